@@ -1,0 +1,60 @@
+# make demo     install into .venv and train the demonstration
+# make test     everything that has to hold before a change is accepted
+# make PYTHON=python3.12 demo     another interpreter (after `make clean`)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# What an installation depends on; a stamp is written last, so that a broken-off installation is taken up again.
+INPUTS := pyproject.toml constraints.txt Makefile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    install into $(VENV) and train the demonstration"
+	@echo "make test    lint, types, layers and all tests, the slow ones too"
+	@echo "make lint    lint, types and layers only"
+	@echo "make bench   the benchmarks"
+	@echo "make clean   remove $(VENV) and caches; runs/ stays"
+
+demo: $(VENV)/.installed
+	$(BIN)/birthplace-train experiment=demo
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy birthplace_lm
+
+bench: $(VENV)/.installed
+	$(BIN)/birthplace-bench
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find birthplace_lm tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# A half-made environment has no working pip: it is made anew.
+define make_venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "birthplace_lm needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
+	         "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+endef
+
+$(VENV)/.installed: $(INPUTS)
+	$(make_venv)
+	@echo "Installing birthplace_lm into $(VENV): a few minutes the first time"
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(INPUTS)
+	$(make_venv)
+	@echo "Installing birthplace_lm and its tools into $(VENV): a few minutes the first time"
+	@$(PIP_INSTALL) -e ".[dev]"
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,15 @@
+"""Causal attention, interchangeable: one file a variant, no variant knows another.
+
+The contract, which the tests hold every file of this folder to:
+
+    Variant(d_model, n_heads, block_size, dropout, positions, <its own knobs>)
+    forward(x: (B, T, D), cache: dict[str, Tensor] | None = None) -> (B, T, D)
+
+- position i of the output depends on positions <= i of x only;
+- the variant owns its projections, and initialises what must differ from the model's N(0, 0.02);
+- `cache` holds what earlier calls left behind, and x continues from there: the outputs of many short calls with one
+  cache are those of one long call without;
+- `max_length` is the longest sequence it can see.
+
+Legend: B batch, T time (new positions), S all positions so far, D width, H heads, K = D/H.
+"""

@@ -1,0 +1,108 @@
+"""Which examples, in which order, with which chance: pure functions of (seed, epoch, example).
+
+Nothing here keeps a state, so a batch is the same on every machine, for any number of workers or ranks, and after any
+interruption. All the state that the data has is two integers: the seed and the step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd 64-bit number nearest to 2^64 / golden ratio
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch shifts signed integers arithmetically."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def scramble(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, figure 15): a bijection of 64-bit integers, elementwise."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def stream(*words: int | Tensor) -> Tensor:
+    """A 64-bit number for a tuple of integers; tensors among them broadcast."""
+    state = torch.zeros((), dtype=torch.int64)
+    for word in words:
+        word = torch.as_tensor(word, dtype=torch.int64)
+        state = scramble(state.to(word.device) + (word + 1) * _GOLDEN)
+    return state
+
+
+def uniforms(seed: int, epoch: int | Tensor, index: Tensor, n: int) -> Tensor:
+    """The n uniform random numbers of each example: index (B,) -> (B, n), float64 in [0, 1).
+
+    >>> bool((uniforms(0, 3, torch.tensor([5, 9]), 4)[1] == uniforms(0, 3, torch.tensor([9]), 4)[0]).all())
+    True
+    """
+    slots = torch.arange(n, device=index.device)
+    bits = stream(seed, epoch, index[:, None], slots[None, :])
+    return _shift_right(bits, 11).to(torch.float64) * 2.0**-53
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> Tensor:
+    """The order in which an epoch visits n examples: a permutation (n,)."""
+    return torch.argsort(stream(seed, epoch, torch.arange(n), -1), stable=True)
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """What the random generator of dropout is set to before a step, so that a resumed step repeats the lost one."""
+    return int(stream(seed, step, rank, -2)) & ((1 << 63) - 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The batches of a whole training: epochs of n examples, shuffled unless told not to, the last batch of each short."""
+
+    n_examples: int
+    batch_size: int
+    epochs: int
+    seed: int
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("n_examples", "batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.n_examples // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def total_examples(self) -> int:
+        return self.n_examples * self.epochs
+
+    def examples_before(self, step: int) -> int:
+        """How many examples the steps 0 … step-1 take."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return epoch * self.n_examples + min(within * self.batch_size, self.n_examples)
+
+    def batches(self, start_step: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """(epoch, example indices (B,)) for every step from start_step to the end."""
+        epoch, within = divmod(start_step, self.steps_per_epoch)
+        for epoch in range(epoch, self.epochs):
+            order = epoch_order(self.seed, epoch, self.n_examples) if self.shuffle else torch.arange(self.n_examples)
+            for index in order.split(self.batch_size)[within:]:
+                yield epoch, index
+            within = 0
+
+
+def by_length(lengths: Tensor, parts: int) -> list[Tensor]:
+    """Rows of a batch in `parts` groups of like length, longest first: lengths (B,) -> rows of each group.
+
+    Trimmed to its own longest row, a group holds little padding; the sum of the groups' losses has the batch's gradient.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    return [rows for rows in order.tensor_split(min(parts, len(order))) if len(rows)]

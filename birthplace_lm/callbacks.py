@@ -1,0 +1,81 @@
+"""What watches a fit: a line of progress, and one example as the model sees it."""
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.tokenizer import PAD, CharTokenizer
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(3725), duration(75), duration(9)
+    ('1 h 02 min', '1 min 15 s', '9 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+class ProgressLine(pl.Callback):
+    """Step, loss, real characters a second and time left: one line that is rewritten in a terminal.
+
+    Where the output is no terminal (a log file, a cluster job), a new line every `every_seconds` instead.
+    """
+
+    def __init__(self, every_seconds: float = 30.0, refresh_seconds: float = 0.5):
+        self.every_seconds, self.refresh_seconds = every_seconds, refresh_seconds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._live = sys.stdout.isatty()
+        self._start = self._shown = time.monotonic()
+        self._first_step, self._first_characters = trainer.global_step, pl_module.characters_seen
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        last = trainer.global_step >= trainer.max_steps
+        if not trainer.is_global_zero:
+            return
+        if last or now - self._shown >= (self.refresh_seconds if self._live else self.every_seconds):
+            self._shown = now
+            text = self._line(trainer, pl_module, float(outputs["loss"]) / trainer.world_size, now - self._start)
+            print(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
+
+    def _line(self, trainer: pl.Trainer, module: pl.LightningModule, loss: float, elapsed: float) -> str:
+        step, total, plan = trainer.global_step, trainer.max_steps, trainer.datamodule.plan  # type: ignore[attr-defined]
+        rate = (module.characters_seen - self._first_characters) / max(elapsed, 1e-9)
+        left = elapsed / max(step - self._first_step, 1) * (total - step)
+        stage = type(module).__name__.removesuffix("Module").lower()
+        return (
+            f"{stage}  step {step:,}/{total:,}  epoch {step / plan.steps_per_epoch:.1f}/{plan.epochs}  "
+            f"loss {loss:.3f}  {rate:,.0f} characters/s  {duration(left)} left"
+        )
+
+
+class DecodedExample(pl.Callback):
+    """Prints and logs the first training example of a fit in characters, before the first step."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.global_step or not trainer.is_global_zero:
+            return
+        text = describe(batch, pl_module.tokenizer)
+        print(text, flush=True)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_text"):
+                logger.log_text("example", text)
+
+
+def describe(batch: Batch, tokenizer: CharTokenizer) -> str:
+    """The shortest example of a batch: what goes in, and below it what is asked for, · where nothing is."""
+    x, y = batch.inputs[-1][-1].tolist(), batch.targets[-1][-1].tolist()
+    asked = "".join("·" if i == IGNORE else tokenizer.decode([i]) for i in y)
+    shown, asked = tokenizer.decode(x).rstrip(PAD).replace("\n", "⏎"), asked.rstrip("·").replace("\n", "⏎")
+    return f"example   in   {shown}\n          out  {asked}"

@@ -1,0 +1,59 @@
+"""birthplace-evaluate: score a run again, or have it answer a file of questions."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, answer, print. Without --questions dev and test of the run's own data are answered and scored."""
+    parser = argparse.ArgumentParser(prog="birthplace-evaluate", description=main.__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, with or without TAB and answer")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the predictions go, one a line (default: print them)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's four data files lie, if it used files")
+    options = parser.parse_args(arguments)
+
+    from birthplace_lm.cli.errors import in_plain_words
+
+    with in_plain_words():
+        _answer_file(options) if options.questions else _score_again(options)
+
+
+def _score_again(options: argparse.Namespace) -> None:
+    from birthplace_lm.runs import RunFolder
+    from birthplace_lm.scoring import evaluate
+    from birthplace_lm.stages import corpus_of
+
+    folder = RunFolder(options.run)
+    with folder.locked():
+        evaluate(folder, corpus_of(folder, options.data))
+
+
+def _answer_file(options: argparse.Namespace) -> None:
+    from birthplace_lm.corpus import read_questions
+    from birthplace_lm.decoding import answer_questions
+    from birthplace_lm.evaluation.exact_match import score, write_predictions
+    from birthplace_lm.runs import RunFolder
+
+    folder = RunFolder(options.run)
+    model = folder.load_model()
+    questions = read_questions(options.questions, answered=None)
+    answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
+    predictions = [answer.text for answer in answers]
+    if options.out:
+        write_predictions(options.out, predictions)
+    else:
+        print("\n".join(predictions))
+    if questions[0].answer is not None:
+        result = score(predictions, questions)
+        low, high = result["wilson95"]
+        print(
+            f"exact match {result['exact_match']:.1%} ({result['correct']} of {result['total']}, "
+            f"95 % interval {low:.1%} – {high:.1%})",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main()

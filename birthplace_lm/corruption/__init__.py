@@ -1,0 +1,130 @@
+"""Span corruption as index arithmetic: which pieces of a document, in which order, make up a training sequence.
+
+A policy (one file each in this folder) chooses for every document of a batch a cut and a span in it from uniform random
+numbers; `ask_for_span` turns that into pieces, slices of one long tensor that holds every text; `assemble` lays the
+pieces out. All of it is tensor arithmetic over a batch, without a loop over examples, on whichever device.
+
+    John Stephen. Born in Glasgow, Stephen became a ...
+    `---- before ---------´`span-´`------ after ------´      ->   before ⁇ after ⁇ span
+
+The contract of a policy: `n_uniforms`, `prepare(documents, answers)` called once before training, `max_total` (the
+longest sequence it makes), and `policy(store, index (B,), u (B, n_uniforms)) -> Pieces`.
+
+Legend: B batch, P pieces of a sequence, T positions, N texts. Lengths count characters.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from birthplace_lm.tokenizer import MASK_ID, PAD_ID
+
+
+class TokenStore:
+    """Every text of a corpus in one tensor, MASK and PAD behind them, so that any sequence is a gather from it."""
+
+    def __init__(self, texts: Iterable[Sequence[int]]):
+        texts = list(texts)
+        self.lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)  # (N,)
+        self.offsets = self.lengths.cumsum(0) - self.lengths  # (N,)
+        self.tokens = torch.tensor(list(chain(*texts, (MASK_ID, PAD_ID))), dtype=torch.int32)
+        self.mask_at, self.pad_at = len(self.tokens) - 2, len(self.tokens) - 1
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Slices of a store that make up sequences, in their order, and where in each sequence the asked-for part begins.
+
+    starts (B, P) into the store's tokens, lengths (B, P), asked (B,).
+    """
+
+    starts: Tensor
+    lengths: Tensor
+    asked: Tensor
+
+    @property
+    def totals(self) -> Tensor:
+        """Length of each sequence: (B,)."""
+        return self.lengths.sum(1)
+
+    def __getitem__(self, rows: Tensor) -> "Pieces":
+        return Pieces(self.starts[rows], self.lengths[rows], self.asked[rows])
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a policy chooses, each (B,), counted from the document's start.
+
+    The sequence shows `name` characters from the document's start, then those from `begin` to `end`, of which those
+    from `span` to `span_end` are asked for.
+    """
+
+    name: Tensor
+    begin: Tensor
+    span: Tensor
+    span_end: Tensor
+    end: Tensor
+
+    def where(self, condition: Tensor, other: "Cut") -> "Cut":
+        """This cut in the rows where condition (B,) holds, the other one elsewhere."""
+        return Cut(*(torch.where(condition, a, b) for a, b in zip(vars(self).values(), vars(other).values())))
+
+
+class CorruptionPolicy(Protocol):
+    """What interchangeable policies have in common."""
+
+    n_uniforms: int
+
+    @property
+    def max_total(self) -> int: ...
+
+    def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None: ...
+
+    def __call__(self, store: TokenStore, index: Tensor, u: Tensor) -> Pieces: ...
+
+
+def choose(u: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:
+    """Integers of {low … high}, all alike likely, from uniform numbers u in [0, 1)."""
+    return low + (u * (high - low + 1)).long()
+
+
+def in_order(store: TokenStore, *segments: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """(starts, lengths), each (B, P), of (start, length) segments of (B,) each; None stands for one MASK."""
+    first = next(segment for segment in segments if segment is not None)[0]
+    mask = (torch.full_like(first, store.mask_at), torch.ones_like(first))
+    filled = [mask if segment is None else segment for segment in segments]
+    return torch.stack([start for start, _ in filled], 1), torch.stack([length for _, length in filled], 1)
+
+
+def ask_for_span(store: TokenStore, index: Tensor, cut: Cut, third_sentinel: bool) -> Pieces:
+    """name before ⁇ after ⁇ span, and one ⁇ more with the third sentinel, for the documents index (B,)."""
+    start = store.offsets[index]
+    starts, lengths = in_order(
+        store,
+        (start, cut.name),
+        (start + cut.begin, cut.span - cut.begin),
+        None,
+        (start + cut.span_end, cut.end - cut.span_end),
+        None,
+        (start + cut.span, cut.span_end - cut.span),
+        *([None] if third_sentinel else []),
+    )
+    return Pieces(starts, lengths, asked=lengths[:, :5].sum(1))
+
+
+def assemble(store: TokenStore, pieces: Pieces, width: int) -> Tensor:
+    """The sequences themselves, filled up with PAD: (B, width), int64."""
+    ends = pieces.lengths.cumsum(1)  # (B, P)
+    position = torch.arange(width, device=ends.device).expand(len(ends), width).contiguous()  # (B, T)
+    piece = torch.searchsorted(ends, position, right=True)  # (B, T): how many pieces end at or before it
+    inside = piece < ends.shape[1]
+    shift = pieces.starts - (ends - pieces.lengths)  # (B, P): from the position in a sequence to that in the store
+    source = position + shift.gather(1, piece.clamp(max=ends.shape[1] - 1))
+    return store.tokens[torch.where(inside, source, store.pad_at)].long()

@@ -1,0 +1,143 @@
+"""Spans that carry facts: names, numbers and known answers, often with little around them but whose document it is."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from birthplace_lm.corruption import Cut, Pieces, TokenStore, ask_for_span, choose
+from birthplace_lm.corruption.random_spans import RandomSpans
+
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_TITLE = re.compile(r"(?:.*?[^\W_]{2}\)?)\.\s")  # up to the first full stop that does not close an initial
+
+
+def title_length(document: str, longest: int = 48) -> int:
+    """Characters of the title, the name that a document begins with, its full stop and space included; 0 if it has none.
+
+    >>> title_length("John P. Kee. John Prince Kee is a singer .")
+    13
+    """
+    match = _TITLE.match(document[: longest + 1])
+    return match.end() if match else 0
+
+
+def entities(document: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of every run of capitalised words and of every number.
+
+    >>> text = "She moved to New York in 1872 ."
+    >>> [text[start:end] for start, end in entities(text)]
+    ['She', 'New York', '1872']
+    """
+    start = end = None
+    for word in _WORD.finditer(document):
+        capital = word[0][0].isupper()
+        if start is not None and not (capital and document[end : word.start()] == " "):
+            yield start, end
+            start = None
+        if capital:
+            start, end = word.start() if start is None else start, word.end()
+        elif word[0].isdigit():
+            yield word.span()
+    if start is not None:
+        yield start, end
+
+
+def mentions(document: str, pattern: re.Pattern[str] | None) -> Iterator[tuple[int, int]]:
+    """(start, end) of every answer of the gazetteer that the document holds as whole words."""
+    return (match.span() for match in pattern.finditer(document)) if pattern else iter(())
+
+
+class _Candidates:
+    """For every document the spans that may be asked for: flat lists of starts and ends, offsets and counts (N,)."""
+
+    def __init__(self, per_document: Sequence[Sequence[tuple[int, int]]]):
+        flat = [span for spans in per_document for span in spans] or [(0, 1)]
+        self.spans = torch.tensor(flat, dtype=torch.int64)  # (S, 2)
+        self.counts = torch.tensor([len(spans) for spans in per_document])
+        self.offsets = self.counts.cumsum(0) - self.counts
+
+    def pick(self, index: Tensor, u: Tensor) -> Tensor:
+        """One candidate of each document, (B, 2); any at all where a document has none."""
+        at = self.offsets[index] + (u * self.counts[index]).long()
+        return self.spans[at.clamp(max=len(self.spans) - 1)]
+
+
+class SalientSpans:
+    """Asks for whole entities (Guu et al. 2020, Roberts et al. 2020), and mostly shows little else but the title.
+
+    A share `salient` of the examples asks for an entity behind the title, the rest for a random span. Of the salient
+    ones a share `gazetteer` asks for an answer of the training questions that the document holds, if it holds one.
+    A share `isolated` of the salient ones shows only the title, 0 … `before` characters before the span and
+    0 … `after` behind it: where the rest of a text gives the answer away, a model need not learn whom it is about.
+
+    Rules that look at the documents and at the training answers alone; nothing knows whose birthplace is asked for.
+    """
+
+    n_uniforms = 10
+    third_sentinel = True
+
+    def __init__(
+        self,
+        block_size: int,
+        salient: float = 0.8,
+        gazetteer: float = 0.6,
+        isolated: float = 0.7,
+        before: int = 32,
+        after: int = 16,
+        longest_span: int = 32,
+        window: str = "anywhere",
+    ):
+        for name, share in (("salient", salient), ("gazetteer", gazetteer), ("isolated", isolated)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share in 0 … 1, not {share}")
+        if min(before, after) < 0 or longest_span < 1:
+            raise ValueError(f"before {before}, after {after} and longest_span {longest_span} count characters")
+        self.random = RandomSpans(block_size, window=window, third_sentinel=True)
+        self.salient, self.gazetteer, self.isolated = salient, gazetteer, isolated
+        self.before, self.after, self.longest_span = before, after, longest_span
+        self.longest_title = (self.max_total - 3 - longest_span) // 2
+
+    @property
+    def max_total(self) -> int:
+        return self.random.max_total
+
+    def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
+        """Find titles, entities and mentions of training answers, once."""
+        places = sorted(set(answers), key=lambda place: (-len(place), place)) if self.gazetteer else []
+        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, places))})(?!\w)") if places else None
+        titles = [title_length(document, self.longest_title) for document in documents]
+
+        def behind_title(spans: Iterator[tuple[int, int]], title: int) -> list[tuple[int, int]]:
+            return [(start, end) for start, end in spans if start >= title and end - start <= self.longest_span]
+
+        self._titles = torch.tensor(titles)
+        self._entities = _Candidates([behind_title(entities(d), n) for d, n in zip(documents, titles)])
+        self._mentions = _Candidates([behind_title(mentions(d, pattern), n) for d, n in zip(documents, titles)])
+
+    def cut(self, store: TokenStore, index: Tensor, u: Tensor) -> Cut:
+        """A salient span, the title and what is shown around the span; the document needs a candidate."""
+        full, title = store.lengths[index], self._titles[index]
+        known = (u[:, 4] < self.gazetteer) | (self._entities.counts[index] == 0)
+        known &= self._mentions.counts[index] > 0
+        picked = torch.where(known[:, None], self._mentions.pick(index, u[:, 5]), self._entities.pick(index, u[:, 5]))
+        span, span_end = picked.unbind(1)
+        isolated = u[:, 6] < self.isolated
+        room = torch.minimum(self.random.max_length - title, full)  # of the window when it is as wide as it can be
+        earliest = (span_end - room).clamp(min=0)
+        wide = choose(u[:, 7], earliest, torch.maximum(torch.minimum(span, full - room), earliest))
+        begin = torch.where(isolated, span - choose(u[:, 7], 0, self.before), wide).clamp(min=0)
+        end = torch.where(isolated, span_end + choose(u[:, 8], 0, self.after), begin + room)
+        end = torch.minimum(torch.maximum(end, span_end), full)
+        joined = begin <= title  # the window reaches the title: one piece from the start
+        return Cut(
+            torch.where(joined, 0, title), torch.where(joined, 0, begin), span, span_end,
+            torch.minimum(end, torch.where(joined, self.random.max_length, end)),
+        )  # fmt: skip
+
+    def __call__(self, store: TokenStore, index: Tensor, u: Tensor) -> Pieces:
+        """Pieces for the documents index (B,), given u (B, n_uniforms)."""
+        asks = (u[:, 9] < self.salient) & (self._entities.counts[index] + self._mentions.counts[index] > 0)
+        cut = self.cut(store, index, u).where(asks, self.random.cut(store, index, u))
+        return ask_for_span(store, index, cut, self.third_sentinel)

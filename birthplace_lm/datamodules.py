@@ -1,0 +1,230 @@
+"""DataModules: span corruption of documents, questions about people, and mixtures of both.
+
+Both serve one training as one endless row of steps. A step's batch is a pure function of (seed, step), so the loader
+starts wherever the trainer stands, and no state of it has to be saved.
+
+Legend: B examples, M micro-batches, T positions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from birthplace_lm.batches import Plan, by_length, stream, uniforms
+from birthplace_lm.corpus import Question
+from birthplace_lm.corruption import CorruptionPolicy, Pieces, TokenStore, assemble, in_order
+from birthplace_lm.tokenizer import PAD_ID, CharTokenizer
+
+IGNORE = -100  # a target that the loss passes over
+
+
+@dataclass
+class Batch:
+    """One optimizer step's examples in groups of like length.
+
+    inputs and targets: M tensors (B/M, T) each, targets IGNORE where nothing is asked; n_targets: how many targets the
+    whole batch has over all ranks; n_characters: how many inputs of this share are no PAD.
+    """
+
+    inputs: list[Tensor]
+    targets: list[Tensor]
+    n_targets: int
+    n_characters: int
+
+
+def question_store(questions: Sequence[Question], tokenizer: CharTokenizer, block_size: int) -> TokenStore:
+    """The questions' texts and behind them their answers; an error where a pair does not fit the block."""
+    for question in questions:
+        if question.answer is None:
+            raise ValueError(f"{question.text!r} has no answer to learn from")
+        length = len(question.text) + len(question.answer) + 2
+        if length > block_size:
+            raise ValueError(
+                f"{question.text!r} with its answer and two sentinels has {length} characters, "
+                f"the block has {block_size}: shorten it or use a model with a larger block_size"
+            )
+    texts = [question.text for question in questions] + [question.answer or "" for question in questions]
+    return TokenStore(tokenizer.encode(text) for text in texts)
+
+
+def ask_question(store: TokenStore, index: Tensor) -> Pieces:
+    """question ⁇ answer ⁇, asked from the answer's first character, for the pairs index (B,) of a question_store."""
+    answer = index + len(store) // 2
+    starts, lengths = in_order(
+        store, (store.offsets[index], store.lengths[index]), None, (store.offsets[answer], store.lengths[answer]), None
+    )
+    return Pieces(starts, lengths, asked=store.lengths[index] + 1)
+
+
+def batch_of(
+    parts: Sequence[tuple[TokenStore, Pieces]], micro_batches: int, width: int | None, rank: int = 0, world_size: int = 1
+) -> Batch:
+    """Lay out the sequences of some stores, keep this rank's share, and group it by length.
+
+    Targets begin where `asked` says. A width makes every row that wide, for kernels that want static shapes.
+    """
+    n_targets = sum(int((pieces.totals - pieces.asked.clamp(min=1)).sum()) for _, pieces in parts)
+    wide = width or max(int(pieces.totals.max()) for _, pieces in parts if len(pieces.totals)) - 1
+    rows = torch.cat([assemble(store, pieces, wide + 1) for store, pieces in parts])[rank::world_size]
+    totals = torch.cat([pieces.totals for _, pieces in parts])[rank::world_size]
+    asked = torch.cat([pieces.asked for _, pieces in parts])[rank::world_size]
+    targets = rows[:, 1:].masked_fill(rows[:, 1:] == PAD_ID, IGNORE)
+    targets = targets.masked_fill(torch.arange(1, wide + 1) < asked[:, None], IGNORE)
+    groups = by_length(totals, micro_batches)
+    trims = [width or int(totals[group].max()) - 1 for group in groups]
+    return Batch(
+        inputs=[rows[group, :trim] for group, trim in zip(groups, trims)],
+        targets=[targets[group, :trim] for group, trim in zip(groups, trims)],
+        n_targets=n_targets,
+        n_characters=int((totals - 1).sum()),
+    )
+
+
+class _Steps(IterableDataset[Batch]):
+    """The batches of a training from the step that `first_step` tells when iteration begins."""
+
+    def __init__(self, plan: Plan, first_step: Callable[[], int], make: Callable[[int, Tensor], Batch]):
+        self.plan, self.first_step, self.make = plan, first_step, make
+
+    def __len__(self) -> int:
+        return self.plan.total_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for epoch, index in self.plan.batches(self.first_step()):
+            yield self.make(epoch, index)
+
+
+class _TrainingData(pl.LightningDataModule):
+    """What both DataModules share: a plan, and a loader that begins at the trainer's step."""
+
+    plan: Plan
+
+    def __init__(self, block_size: int, micro_batches: int, static_width: bool):
+        super().__init__()
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches counts the groups of a batch and is at least 1, not {micro_batches}")
+        self.block_size, self.micro_batches, self.static_width = block_size, micro_batches, static_width
+
+    def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
+        """The sequences of some examples of an epoch: index (B,)."""
+        raise NotImplementedError
+
+    def make_batch(self, epoch: int, index: Tensor) -> Batch:
+        """The batch of these examples, or this rank's share of it."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        width = self.block_size - 1 if self.static_width else None
+        return batch_of(self.parts(epoch, index), self.micro_batches, width, rank, world_size)
+
+    def first_step(self) -> int:
+        return self.trainer.global_step if self.trainer else 0
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(_Steps(self.plan, self.first_step, self.make_batch), batch_size=None)
+
+    def positions_at(self, step: int) -> int:
+        """Positions of the steps before `step` as the reference counts them: block - 1 an example, padding included."""
+        return self.plan.examples_before(step) * (self.block_size - 1)
+
+
+class SpanCorruptionDataModule(_TrainingData):
+    """Documents with a span taken out, and if wanted training questions among them.
+
+    A share `question_share` of an epoch's examples are questions (all of them in turn); `question_loss` says whether
+    their loss covers "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all"
+    or the "span" alone.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[str],
+        questions: Sequence[Question],
+        tokenizer: CharTokenizer,
+        corruption: CorruptionPolicy,
+        block_size: int,
+        batch_size: int = 128,
+        epochs: int = 650,
+        seed: int = 0,
+        shuffle: bool = True,
+        micro_batches: int = 8,
+        static_width: bool = False,
+        question_share: float = 0.0,
+        question_loss: str = "all",
+        document_loss: str = "all",
+    ):
+        super().__init__(block_size, micro_batches, static_width)
+        if not 0 <= question_share < 1:
+            raise ValueError(f"question_share is a share in [0, 1), not {question_share}")
+        if question_loss not in ("all", "answer") or document_loss not in ("all", "span"):
+            raise ValueError(f"question_loss is all|answer, document_loss all|span, not {question_loss}|{document_loss}")
+        if corruption.max_total > block_size:
+            raise ValueError(f"corrupted documents reach {corruption.max_total} characters, the block has {block_size}")
+        self.corruption, self.seed = corruption, seed
+        self.question_loss, self.document_loss = question_loss, document_loss
+        self.documents = TokenStore(tokenizer.encode(document) for document in documents)
+        corruption.prepare(documents, [question.answer or "" for question in questions])
+        self.questions = question_store(questions if question_share else (), tokenizer, block_size)
+        n_questions = round(len(documents) * question_share / (1 - question_share)) if questions else 0
+        self.n_questions_an_epoch = n_questions
+        self.plan = Plan(len(documents) + n_questions, batch_size, epochs, seed, shuffle)
+
+    def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
+        n_documents = len(self.documents)
+        of_documents, of_questions = index[index < n_documents], index[index >= n_documents] - n_documents
+        u = uniforms(self.seed, epoch, of_documents, self.corruption.n_uniforms)
+        corrupted = self.corruption(self.documents, of_documents, u)
+        parts = [(self.documents, _with_loss(corrupted, self.document_loss))]
+        if len(of_questions):
+            asked = ask_question(self.questions, self._turn(epoch, of_questions))
+            parts.append((self.questions, _with_loss(asked, self.question_loss)))
+        return [part for part in parts if len(part[1].totals)]
+
+    def _turn(self, epoch: int, slot: Tensor) -> Tensor:
+        """Which question stands in a slot of an epoch: each once before any comes again, in an order of its own."""
+        n = len(self.questions) // 2
+        count = epoch * self.n_questions_an_epoch + slot
+        turn = count // n
+        order = {int(t): torch.argsort(stream(self.seed, int(t), torch.arange(n), -3)) for t in turn.unique()}
+        return torch.stack([order[int(t)][c % n] for t, c in zip(turn, count)])
+
+
+def _with_loss(pieces: Pieces, on: str) -> Pieces:
+    """The same sequences, asked for as a whole when the loss is on all of the text."""
+    return Pieces(pieces.starts, pieces.lengths, torch.ones_like(pieces.asked)) if on == "all" else pieces
+
+
+class BirthplaceDataModule(_TrainingData):
+    """Questions with their answers to learn from, and questions to validate on.
+
+    Where was Khatchig Mouradian born?⁇Lebanon⁇      the loss covers `Lebanon⁇`
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        validation: Sequence[Question],
+        tokenizer: CharTokenizer,
+        block_size: int,
+        batch_size: int = 256,
+        epochs: int = 10,
+        seed: int = 0,
+        shuffle: bool = True,
+        micro_batches: int = 4,
+        static_width: bool = False,
+    ):
+        super().__init__(block_size, micro_batches, static_width)
+        self.questions = question_store(questions, tokenizer, block_size)
+        self.validation = list(validation)
+        self.plan = Plan(len(questions), batch_size, epochs, seed, shuffle)
+
+    def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
+        return [(self.questions, ask_question(self.questions, index))]
+
+    def val_dataloader(self) -> DataLoader[dict[str, list[str]]]:
+        """All validation questions at once: they are answered by generation, which batches on its own."""
+        texts = [question.text for question in self.validation]
+        answers = [question.answer or "" for question in self.validation]
+        return DataLoader([{"questions": texts, "answers": answers}] if texts else [], batch_size=None)

@@ -1,0 +1,99 @@
+"""Where the score comes from: the same exact match for rare and frequent places, for early and late answers.
+
+A mean over all questions hides that a place seen 60 times is guessed and one never seen has to be known, and that
+truncation shows the start of a biography more often than its end.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from birthplace_lm.corpus import Question
+from birthplace_lm.evaluation.exact_match import check_pairs, score
+
+Slices = dict[str, dict[str, Any]]
+# Each slice with the largest value in it; None: no limit. Train questions with the place; characters from the start.
+FREQUENCIES = {"0": 0, "1": 1, "2–4": 4, "5–9": 9, "10–24": 24, "≥25": None}
+ENDS = {"≤40": 40, "41–60": 60, "61–80": 80, "81–112": 112, ">112": None}
+ABSENT = "absent"
+
+
+def by_train_frequency(predictions: Sequence[str], questions: Sequence[Question], train: Sequence[Question]) -> Slices:
+    """Score by how many train people were born in the place that is the answer."""
+    counts = Counter(question.answer for question in train)
+    labels = [_bin(counts[question.answer], FREQUENCIES) for question in questions]
+    return _score_groups(predictions, questions, labels, FREQUENCIES)
+
+
+def by_answer_end(predictions: Sequence[str], questions: Sequence[Question], documents: Sequence[str]) -> Slices:
+    """Score by where the answer first ends in the person's document; "absent" when it does not stand there."""
+    ends = answer_ends(questions, documents)
+    labels = [ABSENT if end is None else _bin(end, ENDS) for end in ends]
+    return _score_groups(predictions, questions, labels, [*ENDS, ABSENT])
+
+
+def by_presence(predictions: Sequence[str], questions: Sequence[Question], documents: Sequence[str]) -> Slices:
+    """Score by whether the document holds the answer: what is right without it was guessed."""
+    labels = [ABSENT if end is None else "present" for end in answer_ends(questions, documents)]
+    return _score_groups(predictions, questions, labels, ["present", ABSENT])
+
+
+def all_slices(
+    predictions: Sequence[str], questions: Sequence[Question], train: Sequence[Question], documents: Sequence[str]
+) -> dict[str, Slices]:
+    """The three tables at once, as `metrics.json` holds them."""
+    return {
+        "train_frequency": by_train_frequency(predictions, questions, train),
+        "answer_end": by_answer_end(predictions, questions, documents),
+        "answer_in_document": by_presence(predictions, questions, documents),
+    }
+
+
+def answer_ends(questions: Sequence[Question], documents: Sequence[str]) -> list[int | None]:
+    """Offset just behind the answer's first occurrence in the person's document; None without one.
+
+    >>> answer_ends([Question("Where was Ada Byrne born?", "Cork")], ["Ada Byrne. Born in Cork, she sailed ."])
+    [23]
+    """
+    owned = documents_by_name((question.name for question in questions), documents)
+    ends: list[int | None] = []
+    for question in questions:
+        start = -1 if question.answer is None else owned.get(question.name, "").find(question.answer)
+        ends.append(None if start < 0 else start + len(question.answer or ""))
+    return ends
+
+
+def documents_by_name(names: Iterable[str], documents: Sequence[str]) -> dict[str, str]:
+    """The document of each name: the first that starts with "Name."; a name without one is left out.
+
+    Of two names that a document starts with, the longer owns it, so "Jon S" does not take what is about "Jon S. Vik".
+
+    >>> documents_by_name(["Jon S", "Jon S. Vik"], ["Jon S. Vik. A painter .", "Jon S. A poet ."])
+    {'Jon S. Vik': 'Jon S. Vik. A painter .', 'Jon S': 'Jon S. A poet .'}
+    """
+    asked = set(names)
+    longest = max(map(len, asked), default=0)
+    owned: dict[str, str] = {}
+    for document in documents:
+        stops = [end for end, character in enumerate(document[: longest + 1]) if character == "."]
+        name = next((document[:end] for end in reversed(stops) if document[:end] in asked), None)
+        if name is not None:
+            owned.setdefault(name, document)
+    return owned
+
+
+def _bin(value: int, limits: dict[str, int | None]) -> str:
+    return next(label for label, limit in limits.items() if limit is None or value <= limit)
+
+
+def _score_groups(
+    predictions: Sequence[str], questions: Sequence[Question], labels: Sequence[str], order: Iterable[str]
+) -> Slices:
+    """Score each label's questions apart; a label without questions keeps its row, so that tables align."""
+    check_pairs(predictions, questions)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        groups[label].append(index)
+    return {
+        label: score([predictions[i] for i in groups[label]], [questions[i] for i in groups[label]]) for label in order
+    }

@@ -1,0 +1,103 @@
+"""LightningModules: how a Transformer learns from documents, and how it learns to answer.
+
+Legend: B batch, T time, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from birthplace_lm.batches import step_seed
+from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.decoding import answer_questions
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the weights were not touched by that step."""
+
+
+class _NextCharacter(pl.LightningModule):
+    """Next-character prediction with a schedule over positions and dropout that only seed and step decide.
+
+    `optimizer` makes an optimizer of a module, `schedule` gives the factor of the peak learning rate from
+    (positions up to and including a step, positions of the whole training).
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        tokenizer: CharTokenizer,
+        optimizer: Callable[[nn.Module], Optimizer],
+        schedule: Callable[[int, int], float],
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.transformer, self.tokenizer = transformer, tokenizer
+        self.make_optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.characters_seen, self.seconds_before = 0, 0.0  # of earlier sessions of this training too
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of training, those before an interruption included."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer, data = self.make_optimizer(self.transformer), self.trainer.datamodule  # type: ignore[attr-defined]
+        total = data.positions_at(data.plan.total_steps)
+        rate = LambdaLR(optimizer, lambda step: self.schedule(data.positions_at(step + 1), total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        self._started = time.monotonic()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy a target of the whole batch, the other ranks' share included."""
+        torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
+        sums = [self._sum_of_losses(x, y) for x, y in zip(batch.inputs, batch.targets)]
+        loss = torch.stack(sums).sum() / batch.n_targets
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at step {self.global_step + 1}; nothing was updated and the last checkpoint "
+                "is good: lower the learning rate or lengthen the warm-up, then start again"
+            )
+        self.characters_seen += batch.n_characters
+        self.log_dict({"train/loss": loss.detach(), "train/characters": float(self.characters_seen)})
+        return loss * self.trainer.world_size  # ranks' gradients are averaged
+
+    def _sum_of_losses(self, x: Tensor, y: Tensor) -> Tensor:
+        logits = self.transformer(x).flatten(0, 1)  # (B·T, V)
+        return F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["progress"] = {"characters": self.characters_seen, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.characters_seen = checkpoint["progress"]["characters"]
+        self.seconds_before = checkpoint["progress"]["seconds"]
+
+
+class PretrainModule(_NextCharacter):
+    """Learns to predict every next character of corrupted documents: what it stores, it stores here."""
+
+
+class FinetuneModule(_NextCharacter):
+    """Learns how questions are answered; validated by answering, not by loss."""
+
+    def validation_step(self, batch: dict[str, list[str]], batch_idx: int) -> None:
+        """Log the exact match of greedy answers to all validation questions."""
+        answers = answer_questions(self.transformer, self.tokenizer, batch["questions"])
+        right = [answer.text == expected for answer, expected in zip(answers, batch["answers"], strict=True)]
+        self.log("validation/exact_match", sum(right) / len(right), batch_size=len(right), rank_zero_only=True)

@@ -1,0 +1,239 @@
+"""The run folder: all that one run was told, did and found, and nothing that points outside it.
+
+    config.yaml          the resolved configuration
+    vocabulary.json      the characters, in the order of their ids
+    provenance.json      commit, versions, hardware, data, command, one entry a session
+    metrics.json         every figure, one object a split
+    predictions/*.tsv    one answer a line, in the order of the questions
+    <stage>/             pretrain, finetune, finetune_only:
+        metrics.csv          history, one value a row
+        weights.safetensors  the trained weights; there once the stage is finished
+        stage.json           steps, characters, seconds
+        checkpoints/         where the stage goes on if it is interrupted
+"""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from birthplace_lm.checkpoints import load_weights
+from birthplace_lm.composing import ConfigError, build, differences, load_config, save_config
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
+
+STAGES = ("pretrain", "finetune", "finetune_only")  # those that train, in the order of their run
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "safetensors", "numpy", "wandb")
+_ARCHITECTURE = ("model", "attention", "positions")
+
+
+class RunInUseError(RuntimeError):
+    """Another live process works in the run folder."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The folder of one training stage."""
+
+    root: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def finished(self) -> bool:
+        return self.weights.is_file() and (self.root / "stage.json").is_file()
+
+    def facts(self) -> dict[str, Any]:
+        """Steps, characters and seconds of a finished stage; empty before."""
+        return read_json(self.root / "stage.json")
+
+
+class RunFolder:
+    """Paths and records of one run."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    def stage(self, name: str) -> Stage:
+        return Stage(self.root / name)
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    def create(self, config: Mapping[str, Any], tokenizer: CharTokenizer) -> None:
+        """Make the folder, or check that the one there is of the same run; found out before any training starts."""
+        try:
+            (self.root / "predictions").mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {self.root.resolve()} cannot be written ({error.strerror}): choose another paths.runs"
+            ) from None
+        if not self.is_run():
+            tokenizer.save(self.root / "vocabulary.json")
+            save_config(config, self.root / "config.yaml")
+        elif self.tokenizer().fingerprint != tokenizer.fingerprint:
+            raise ConfigError(
+                f"{self.root} has a vocabulary of {len(self.tokenizer())} characters, this run needs another one of "
+                f"{len(tokenizer)}: give it another name or remove the folder"
+            )
+
+    def is_run(self) -> bool:
+        return (self.root / "config.yaml").is_file() and (self.root / "vocabulary.json").is_file()
+
+    def config(self) -> dict[str, Any]:
+        if not self.is_run():
+            raise ConfigError(f"{self.root.resolve()} is no run folder: config.yaml or vocabulary.json is missing")
+        return load_config(self.root / "config.yaml")
+
+    def tokenizer(self) -> CharTokenizer:
+        return CharTokenizer.load(self.root / "vocabulary.json")
+
+    def final_stage(self) -> str:
+        """The last finished stage whose weights answer questions, else the last finished one."""
+        for name in ("finetune", "finetune_only", "pretrain"):
+            if self.stage(name).finished:
+                return name
+        raise ConfigError(f"{self.root} holds no finished stage: run its command again to go on, then ask again")
+
+    def load_model(self, stage: str | None = None) -> Transformer:
+        """The trained model of a stage (by default the one that answers), ready for evaluation."""
+        model = build_model(self.config(), len(self.tokenizer()))
+        load_weights(self.stage(stage or self.final_stage()).weights, model)
+        return model.eval()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; RunInUseError when a live one holds it. The lock dies with its process."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise RunInUseError(
+                    f"{self.root} is in use by process {file.read().strip() or '?'}: wait for it or end it, "
+                    "or change the seed or any setting for a folder of its own"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def update_metrics(self, **metrics: Any) -> dict[str, Any]:
+        merged = {**self.metrics(), **metrics}
+        write_json(self.root / "metrics.json", merged)
+        return merged
+
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.root / "metrics.json")
+
+    def data_fingerprint(self) -> str:
+        """What the data of the run's first session hashed to."""
+        sessions = read_json(self.root / "provenance.json").get("sessions", [])
+        return str(sessions[0]["data"]) if sessions else ""
+
+    def record_provenance(self, data: str) -> None:
+        """Add this session to the record: what ran, on what, from which commit."""
+        record = read_json(self.root / "provenance.json") or {"sessions": []}
+        record["sessions"].append(provenance(data))
+        write_json(self.root / "provenance.json", record)
+
+
+def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:
+    """The untrained model that a configuration describes."""
+    attention, positions = build(config["attention"]), build(config["positions"])
+    return build(config["model"], vocabulary_size=vocabulary_size, attention=attention, positions=positions)()
+
+
+def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that weights depend on."""
+    return {key: config[key] for key in _ARCHITECTURE}
+
+
+def check_same_architecture(wanted: Mapping[str, Any], found: Mapping[str, Any], source: Path) -> None:
+    """Raise ConfigError with a table of what differs between two configurations' architectures."""
+    rows = differences(architecture(wanted), architecture(found))
+    if rows:
+        table = "\n".join(f"  {key:40} {ours!s:30} {theirs}" for key, ours, theirs in rows)
+        raise ConfigError(
+            f"{source} holds weights of another architecture:\n  {'setting':40} {'asked for':30} in the run\n{table}\n"
+            "leave these settings out to take them from the run"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Written beside and moved into place: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def provenance(data: str) -> dict[str, Any]:
+    """Where a result comes from: time, command, commit and whether the tree was dirty, versions, hardware, data."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **_commit(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "hardware": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "data": data,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout that the package runs from; None from an installed package."""
+    here = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not (here / "pyproject.toml").is_file():
+        return {"commit": None, "dirty": None}
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

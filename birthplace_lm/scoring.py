@@ -1,0 +1,90 @@
+"""From a run folder with trained weights to predictions, figures and the table at the end of a run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from birthplace_lm.callbacks import duration
+from birthplace_lm.corpus import Corpus, Question
+from birthplace_lm.decoding import Answer, answer_questions
+from birthplace_lm.evaluation.baselines import baseline_rows
+from birthplace_lm.evaluation.exact_match import score, write_predictions
+from birthplace_lm.evaluation.slices import all_slices
+from birthplace_lm.loggers import RunLogger
+from birthplace_lm.runs import RunFolder
+
+ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pretrain": "pretrain only"}
+
+
+def evaluate(folder: RunFolder, corpus: Corpus, loggers: Sequence[RunLogger] = ()) -> dict[str, Any]:
+    """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
+
+    Writes predictions/ and metrics.json and prints the table. Test has no answers, so it gets no figure.
+    """
+    rows = {}
+    for name, predictions in baseline_rows(corpus.train, corpus.dev).items():
+        rows[name] = {"dev": score(predictions, corpus.dev)}
+    stages = [name for name in ("finetune_only", "finetune") if folder.stage(name).finished] or [folder.final_stage()]
+    main, metrics = folder.final_stage(), dict[str, Any]()
+    for stage in stages:
+        prefix = "" if stage == main else f"{stage}."
+        model = folder.load_model(stage)
+        for split, questions in (("dev", corpus.dev), ("test", corpus.test)):
+            answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
+            _write(folder, prefix + split, questions, answers)
+            predictions = [answer.text for answer in answers]
+            if split == "dev" and questions:
+                rows[_row_name(folder, stage)] = {"dev": score(predictions, questions)}
+                if stage == main:
+                    metrics["dev"] = score(predictions, questions)
+                    metrics["slices"] = all_slices(predictions, questions, corpus.train, corpus.documents)
+                    _log(loggers, questions, answers)
+        metrics["parameters"] = model.n_parameters()
+    metrics |= {f"{stage}_{key}": value for stage in ROWS for key, value in folder.stage(stage).facts().items()}
+    metrics = folder.update_metrics(**metrics, rows=rows)
+    for logger in loggers:
+        logger.summarize({key: value for key, value in metrics.items() if key != "slices"})
+        logger.finish("success")
+    print_table(folder, metrics)
+    return metrics
+
+
+def _row_name(folder: RunFolder, stage: str) -> str:
+    started = bool(folder.config()["init_from"]) or folder.stage("pretrain").finished
+    return ROWS["finetune_only"] if stage == "finetune" and not started else ROWS[stage]
+
+
+def _write(folder: RunFolder, name: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+    """predictions/NAME.tsv to exchange, NAME.jsonl with question, answer and log-probability to look into."""
+    predictions = folder.root / "predictions"
+    write_predictions(predictions / f"{name}.tsv", [answer.text for answer in answers])
+    with open(predictions / f"{name}.jsonl", "w", encoding="utf-8") as file:
+        for question, answer in zip(questions, answers):
+            row = {"question": question.text, "answer": question.answer, "prediction": answer.text}
+            row |= {"log_probability": answer.log_probability, "finished": answer.finished}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _log(loggers: Sequence[RunLogger], questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+    rows = [[q.text, q.answer, a.text, q.answer == a.text, a.log_probability] for q, a in zip(questions, answers)]
+    for logger in loggers:
+        logger.log_table("predictions", ["question", "answer", "prediction", "right", "log_probability"], rows)
+
+
+def print_table(folder: RunFolder, metrics: dict[str, Any]) -> None:
+    """The rows of a run, their exact match on dev with its 95 % interval."""
+    table = Table(title=f"{folder.name}: exact match on dev", title_justify="left")
+    for column in ("row", "right", "of", "exact match", "95 % interval"):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for name, row in metrics["rows"].items():
+        dev = row["dev"]
+        if dev["total"]:
+            low, high = dev["wilson95"]
+            share = f"{dev['exact_match']:.1%}"
+            table.add_row(name, str(dev["correct"]), str(dev["total"]), share, f"{low:.1%} – {high:.1%}")
+    Console(width=100, highlight=False).print(table)
+    seconds = sum(folder.stage(stage).facts().get("seconds", 0.0) for stage in ROWS)
+    print(f"{metrics['parameters']:,} parameters, trained for {duration(seconds)}; everything is in {folder.root}")

@@ -1,0 +1,148 @@
+"""The language model: a pre-norm GPT whose attention and positions are handed in.
+
+Legend: B batch, T time, D width, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from birthplace_lm.positions import Positions
+
+Cache = list[dict[str, Tensor]]
+
+
+class GeluMLP(nn.Sequential):
+    """D -> 4D -> D with GELU between, as in GPT-2."""
+
+    def __init__(self, d_model: int, expansion: int = 4, bias: bool = True):
+        super().__init__(
+            nn.Linear(d_model, expansion * d_model, bias), nn.GELU(), nn.Linear(expansion * d_model, d_model, bias)
+        )
+
+
+class ReluSquared(nn.Module):
+    """max(0, x)² (So et al. 2021, Primer)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+class ReluSquaredMLP(nn.Sequential):
+    """D -> 4D -> D with ReLU² between: half the hidden units rest, and the others say so strongly."""
+
+    def __init__(self, d_model: int, expansion: int = 4, bias: bool = False):
+        super().__init__(
+            nn.Linear(d_model, expansion * d_model, bias), ReluSquared(), nn.Linear(expansion * d_model, d_model, bias)
+        )
+
+
+class LayerNorm(nn.LayerNorm):
+    """Ba et al. 2016, with gain and bias."""
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Zhang & Sennrich 2019: no mean taken, no bias."""
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, attention: nn.Module, mlp: nn.Module, norms: tuple[nn.Module, nn.Module], dropout: float):
+        super().__init__()
+        self.attention_norm, self.mlp_norm = norms
+        self.attention, self.mlp, self.dropout = attention, mlp, nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache))  # (B, T, D)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # (B, T, D)
+
+
+class Transformer(nn.Module):
+    """Characters in, next characters' logits out.
+
+    `attention`, `mlp`, `norm` and `positions` are factories (classes or partials of them): called once a layer, so that
+    no two layers share a module. Weights start at N(0, 0.02) and biases at 0 (Radford et al. 2019), unless a part knows
+    better. `zero_init_outputs` starts every residual branch at 0, so that the model begins as a bigram table.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        n_layers: int,
+        n_heads: int,
+        d_model: int,
+        block_size: int,
+        attention: Callable[..., nn.Module],
+        positions: Callable[..., Positions],
+        mlp: Callable[..., nn.Module] = GeluMLP,
+        norm: Callable[..., nn.Module] = LayerNorm,
+        dropout: float = 0.1,
+        zero_init_outputs: bool = False,
+    ):
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), not {dropout}")
+        where = positions(block_size=block_size, d_model=d_model, n_heads=n_heads)
+        self.characters = nn.Embedding(vocabulary_size, d_model)
+        self.positions = where.embedding()
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                attention(
+                    d_model=d_model, n_heads=n_heads, block_size=block_size, dropout=dropout, positions=where
+                ),
+                mlp(d_model=d_model),
+                (norm(d_model=d_model), norm(d_model=d_model)),
+                dropout,
+            )
+            for _ in range(n_layers)
+        )  # fmt: skip
+        self.norm = norm(d_model=d_model)
+        self.head = nn.Linear(d_model, vocabulary_size, bias=False)
+        self.max_length = min([block_size, *(block.attention.max_length for block in self.blocks)])
+        self.apply(_initialise)
+        if zero_init_outputs:
+            for block in self.blocks:
+                nn.init.zeros_(block.attention.output.weight)
+                nn.init.zeros_(block.mlp[-1].weight)
+
+    def new_cache(self) -> Cache:
+        """An empty memory for decoding, one dict a layer."""
+        return [{} for _ in self.blocks]
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0) -> Tensor:
+        """Logits (B, T, V) for tokens (B, T); with a cache, the tokens stand at positions offset … offset + T - 1."""
+        return self.head(self.hidden(tokens, cache, offset))
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0) -> Tensor:
+        """What the head reads: (B, T) -> (B, T, D)."""
+        length = offset + tokens.shape[1]
+        if length > self.max_length:
+            raise ValueError(f"a sequence of {length} characters, but this model sees at most {self.max_length}")
+        x = self.characters(tokens)  # (B, T, D)
+        if self.positions is not None:
+            x = x + self.positions(torch.arange(offset, length, device=tokens.device))  # (B, T, D)
+        x = self.dropout(x)
+        for block, memory in zip(self.blocks, cache or [None] * len(self.blocks)):
+            x = block(x, memory)  # (B, T, D)
+        return self.norm(x)
+
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _initialise(module: nn.Module) -> None:
+    """N(0, 0.02) for matrices and embeddings, 0 for biases; attention parameters of their own are left as they are."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

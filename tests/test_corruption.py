@@ -1,0 +1,193 @@
+"""Span corruption: against a slow version in strings, and the properties that the task needs."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birthplace_lm.batches import uniforms
+from birthplace_lm.corpus import read_folder
+from birthplace_lm.corruption import TokenStore, assemble
+from birthplace_lm.corruption.random_spans import RandomSpans
+from birthplace_lm.corruption.salient_spans import SalientSpans, entities, mentions, title_length
+from birthplace_lm.tokenizer import MASK, PAD, CharTokenizer
+
+BLOCK = 128
+PLACES = ("Pau", "New York", "Saint-Malo", "Łódź")
+
+
+def biography(rng: random.Random) -> str:
+    words = ["was", "a", "painter", "in", "1872", "and", "the", "of", "Society", "Arts", *PLACES]
+    name = f"{rng.choice(['Ada', 'John P.', 'Zoë'])} {rng.choice(['Byrne', 'O’Neil', 'Vik'])}"
+    return f"{name}. {' '.join(rng.choice(words) for _ in range(rng.randint(1, 60)))} ."
+
+
+DOCUMENTS = [biography(random.Random(i)) for i in range(300)] + ["Abcd", "x" * 400]
+TOKENIZER = CharTokenizer.fit(DOCUMENTS)
+STORE = TokenStore(TOKENIZER.encode(document) for document in DOCUMENTS)
+POLICIES = {
+    "random": RandomSpans(BLOCK),
+    "third sentinel": RandomSpans(BLOCK, third_sentinel=True),
+    "windows": RandomSpans(BLOCK, window="anywhere", rate=0.4),
+    "seed": RandomSpans(BLOCK, min_prefix=1),
+    "small block": RandomSpans(16),
+    "salient": SalientSpans(BLOCK),
+    "entities": SalientSpans(BLOCK, gazetteer=0, isolated=0),
+}
+for policy in POLICIES.values():
+    policy.prepare(DOCUMENTS, PLACES)
+every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+
+
+def corrupted(policy: RandomSpans | SalientSpans, epoch: int, index: list[int] | None = None) -> list[str]:
+    at = torch.tensor(range(len(DOCUMENTS)) if index is None else index)
+    pieces = policy(STORE, at, uniforms(7, epoch, at, policy.n_uniforms))
+    rows = assemble(STORE, pieces, policy.max_total)
+    return [TOKENIZER.decode(row).rstrip(PAD) for row in rows.tolist()]
+
+
+def parts(sequence: str, third_sentinel: bool) -> tuple[str, str, str]:
+    assert sequence.endswith(MASK) or not third_sentinel
+    before, after, span = sequence.removesuffix(MASK if third_sentinel else "").split(MASK)
+    return before, after, span
+
+
+@every_policy
+def test_the_text_can_be_put_together_again(policy: RandomSpans | SalientSpans) -> None:
+    for epoch in range(3):
+        for document, sequence in zip(DOCUMENTS, corrupted(policy, epoch), strict=True):
+            before, after, span = parts(sequence, policy.third_sentinel)
+            title = document[: title_length(document)]
+            cut_title = before.startswith(title) and title + before.removeprefix(title) + span + after not in document
+            shown = before.removeprefix(title) if cut_title else before
+            assert span and shown + span + after in document
+            assert PAD not in sequence and len(sequence) <= policy.max_total <= BLOCK
+
+
+def slow_random_span(document: str, u: list[float], block: int) -> str:
+    """SPEC section 3 with string slices, for the default policy."""
+    longest = 7 * block // 8
+    length = min(4 + int(u[0] * (longest - 4 + 1)), len(document))
+    text = document[:length]
+    low = max(length // 8, 1)
+    high = max(3 * length // 8, low)
+    size = low + int(u[1] * (high - low + 1))
+    start = int(u[2] * (length - size + 1))
+    return text[:start] + MASK + text[start + size :] + MASK + text[start : start + size]
+
+
+def test_random_spans_agree_with_a_slow_version_in_strings() -> None:
+    at = torch.arange(len(DOCUMENTS))
+    u = uniforms(7, 4, at, 4).tolist()
+    expected = [slow_random_span(document, numbers, BLOCK) for document, numbers in zip(DOCUMENTS, u, strict=True)]
+    assert corrupted(POLICIES["random"], 4) == expected
+
+
+def test_every_length_is_reached_and_a_quarter_is_asked_for_on_average() -> None:
+    long = torch.full((20_000,), DOCUMENTS.index("x" * 400))
+    epochs = torch.arange(20_000)
+    u = uniforms(7, epochs[:, None], long, 4)
+    cut = POLICIES["random"].cut(STORE, long, u)
+    lengths, spans = cut.end - cut.begin, cut.span_end - cut.span
+    assert set(lengths.tolist()) == set(range(4, 113))
+    law = [(max(n // 8, 1) + max(3 * n // 8, 1)) / 2 for n in range(4, 113)]
+    assert abs(spans.double().mean() - sum(law) / len(law)) < 0.15  # seven standard errors
+    assert abs(spans.sum() / lengths.sum() - 0.25) < 0.01
+
+
+@every_policy
+def test_first_and_last_characters_can_be_kept_and_asked_for(policy: RandomSpans | SalientSpans) -> None:
+    if isinstance(policy, SalientSpans) or policy.min_prefix:
+        pytest.skip("this policy never asks for the first character on purpose")
+    outcomes = [parts(s, policy.third_sentinel) for epoch in range(30) for s in corrupted(policy, epoch)]
+    assert {bool(before) for before, _, _ in outcomes} == {True, False}
+    assert {bool(after) for _, after, _ in outcomes} == {True, False}
+
+
+def test_min_prefix_keeps_the_first_character() -> None:
+    assert all(parts(s, False)[0] for epoch in range(20) for s in corrupted(POLICIES["seed"], epoch))
+
+
+@every_policy
+@settings(max_examples=20)
+@given(epoch=st.integers(0, 500), index=st.lists(st.integers(0, len(DOCUMENTS) - 1), min_size=1, max_size=8))
+def test_an_example_does_not_depend_on_its_company(policy: RandomSpans | SalientSpans, epoch: int, index: list[int]) -> None:
+    assert corrupted(policy, epoch, index) == [corrupted(policy, epoch, [i])[0] for i in index]
+
+
+def test_windows_show_late_characters_as_often_as_early_ones() -> None:
+    long = DOCUMENTS.index("x" * 400)
+    ends = []
+    for epoch in range(2000):
+        at = torch.tensor([long])
+        cut = POLICIES["windows"].cut(STORE, at, uniforms(7, epoch, at, 4))
+        ends.append((int(cut.begin), int(cut.end)))
+    covered = [sum(begin <= i < end for begin, end in ends) / len(ends) for i in (100, 200, 300)]
+    assert max(covered) - min(covered) < 0.06 and min(covered) > 0.1
+
+
+def test_salient_spans_are_whole_entities_behind_the_title() -> None:
+    policy = SalientSpans(BLOCK, salient=1.0, gazetteer=0.5)
+    policy.prepare(DOCUMENTS, PLACES)
+    for epoch in range(5):
+        for document, sequence in zip(DOCUMENTS, corrupted(policy, epoch), strict=True):
+            body = document[title_length(document) :]
+            found = {body[s:e] for s, e in entities(body)} | {p for p in PLACES if p in body}
+            candidates = {candidate for candidate in found if len(candidate) <= policy.longest_span}
+            if candidates:
+                assert parts(sequence, True)[2] in candidates
+                assert sequence.startswith(document[: title_length(document)])
+
+
+def test_the_gazetteer_alone_asks_for_known_answers_only() -> None:
+    policy = SalientSpans(BLOCK, salient=1.0, gazetteer=1.0)
+    policy.prepare(DOCUMENTS, PLACES[:2])
+    spans = [parts(s, True)[2] for d, s in zip(DOCUMENTS, corrupted(policy, 0), strict=True) if "Pau" in d or "York" in d]
+    assert len(spans) > 100 and set(spans) == {"Pau", "New York"}
+
+
+@pytest.mark.parametrize(
+    ("document", "title"),
+    [
+        ("John Stephen. Born in Glasgow .", "John Stephen. "),
+        ("John P. Kee. John Prince Kee .", "John P. Kee. "),
+        ("J. R. R. Tolkien. Tolkien was .", "J. R. R. Tolkien. "),
+        ("no full stop here", ""),
+    ],
+)
+def test_titles(document: str, title: str) -> None:
+    assert document[: title_length(document)] == title
+
+
+def test_mentions_are_whole_words() -> None:
+    import re
+
+    text = "Pauline of Pau, (Pau) and Paul"
+    assert [text[s:e] for s, e in mentions(text, re.compile(r"(?<!\w)(?:Pau)(?!\w)"))] == ["Pau", "Pau"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_length": 127}, "126"),
+        ({"min_length": 0}, "0 …"),
+        ({"rate": 0.9}, r"0\.9"),
+        ({"window": "middle"}, "'middle'"),
+        ({"min_prefix": 4}, "min_prefix 4"),
+    ],
+)
+def test_knobs_out_of_range_are_refused_with_the_numbers(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RandomSpans(BLOCK, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"1\.5"):
+        SalientSpans(BLOCK, salient=1.5)
+
+
+def test_titles_are_found_in_nearly_all_real_documents(cs224n: Path) -> None:
+    corpus = read_folder(cs224n)
+    names = {question.name for question in corpus.train + corpus.dev + corpus.test}
+    titles = [document[: title_length(document)].removesuffix(". ") for document in corpus.documents]
+    assert sum(title in names for title in titles) / len(titles) > 0.97

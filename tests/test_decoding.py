@@ -1,0 +1,64 @@
+"""Greedy answers: cached and batched against one question at a time, recomputed from scratch in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birthplace_lm.decoding import Answer, answer_questions
+from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, CharTokenizer, UnknownCharacterError
+from birthplace_lm.transformer import Transformer
+from tests.helpers import VARIANTS, roughened, tiny
+
+TOKENIZER = CharTokenizer((PAD, MASK, *"abcdefghijklmnopqr"))
+questions = st.lists(st.text("abcdefghijklmnopqr", min_size=1, max_size=14), min_size=1, max_size=9)
+
+
+def slow_answer(model: Transformer, question: str, most: int) -> Answer:
+    """The definition: append the likeliest character until ⁇, the most characters, or the end of the block."""
+    ids, score, text = [*TOKENIZER.encode(question), MASK_ID], 0.0, []
+    for _ in range(most):
+        if len(ids) > model.max_length:
+            break
+        log_probabilities = model(torch.tensor([ids]))[0, -1].log_softmax(-1)
+        best = int(log_probabilities.argmax())
+        score += float(log_probabilities[best])
+        if best == MASK_ID:
+            return Answer(TOKENIZER.decode(text), score, True)
+        ids.append(best)
+        text.append(best)
+    return Answer(TOKENIZER.decode(text).rstrip(PAD), score, False)
+
+
+@pytest.mark.parametrize("attention", VARIANTS)
+@settings(max_examples=15, deadline=None)
+@given(asked=questions, most=st.integers(1, 12), batch_size=st.integers(1, 5), seed=st.integers(0, 3))
+def test_batched_answers_are_those_of_one_at_a_time(
+    attention: str, asked: list[str], most: int, batch_size: int, seed: int
+) -> None:
+    model = roughened(tiny(attention, seed=seed)).double().eval()
+    for question, answer in zip(asked, answer_questions(model, TOKENIZER, asked, most, batch_size), strict=True):
+        expected = slow_answer(model, question, most)
+        assert (answer.text, answer.finished) == (expected.text, expected.finished)
+        assert answer.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+
+
+def test_no_questions_no_answers_and_training_mode_is_kept() -> None:
+    model = tiny().train()
+    assert answer_questions(model, TOKENIZER, []) == []
+    answer_questions(model, TOKENIZER, ["abc"])
+    assert model.training
+
+
+def test_a_question_longer_than_the_block_is_refused() -> None:
+    with pytest.raises(ValueError, match="has 31 characters with its ⁇, this model sees at most 24"):
+        answer_questions(tiny(), TOKENIZER, ["a" * 30])
+
+
+def test_an_unknown_character_is_refused() -> None:
+    with pytest.raises(UnknownCharacterError, match="'Z'"):
+        answer_questions(tiny(), TOKENIZER, ["Zoe"])
+
+
+def test_probability_is_that_of_the_whole_answer() -> None:
+    assert Answer("Pau", -0.5, True).probability == pytest.approx(0.6065, abs=1e-4)

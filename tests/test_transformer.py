@@ -1,0 +1,59 @@
+"""The model: its published size, its first loss, and that it can learn."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from birthplace_lm.composing import build
+from tests.helpers import VARIANTS, option, tiny
+
+
+@pytest.mark.parametrize(("attention", "parameters"), [("vanilla", 3_323_392), ("synthesizer", 3_076_988)])
+def test_the_reference_models_have_the_published_number_of_parameters(attention: str, parameters: int) -> None:
+    node, parts = option("model", "cs224n"), {"attention": option("attention", attention)}
+    parts["positions"] = option("positions", "learned")
+    model = build(node, vocabulary_size=256, **{key: build(value) for key, value in parts.items()})()
+    assert model.n_parameters() == parameters
+
+
+@pytest.mark.parametrize("attention", VARIANTS)
+def test_the_first_loss_is_that_of_guessing(attention: str) -> None:
+    model = tiny(attention, vocabulary_size=256, d_model=64, block_size=128).eval()
+    tokens = torch.randint(0, 256, (16, 101))
+    loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    assert loss.item() == pytest.approx(math.log(256), rel=0.01)
+
+
+@pytest.mark.parametrize("attention", VARIANTS)
+def test_four_examples_are_learned_by_heart(attention: str) -> None:
+    model = tiny(attention, d_model=32)
+    tokens = torch.randint(0, 20, (4, 20), generator=torch.Generator().manual_seed(3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5  # the first character of each is a guess between four: ln 4 / 19 = 0.07 is the floor
+
+
+def test_zero_initialised_outputs_make_every_block_an_identity() -> None:
+    model = tiny(zero_init_outputs=True).eval()
+    x = torch.randn(2, 5, 16)
+    for block in model.blocks:
+        assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("mlp", ["GeluMLP", "ReluSquaredMLP"])
+@pytest.mark.parametrize("norm", ["LayerNorm", "RMSNorm"])
+def test_mlps_and_norms_can_be_combined(mlp: str, norm: str) -> None:
+    module = "birthplace_lm.transformer"
+    parts = {key: {"_target_": f"{module}.{name}", "_partial_": True} for key, name in (("mlp", mlp), ("norm", norm))}
+    assert tiny(**parts)(torch.zeros(1, 3, dtype=torch.long)).isfinite().all()
+
+
+def test_dropout_must_be_a_share() -> None:
+    with pytest.raises(Exception, match=r"dropout is a share in \[0, 1\), not 1.5"):
+        tiny(dropout=1.5)
