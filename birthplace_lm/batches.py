@@ -21,7 +21,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def scramble(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, figure 15): a bijection of 64-bit integers, elementwise."""
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, figure 15): a bijection of 64-bit integers."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
@@ -59,7 +59,7 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of a whole training: epochs of n examples, shuffled unless told not to, the last batch of each short."""
+    """The batches of a training: epochs of n examples, shuffled unless told not to, the last batch of each short."""
 
     n_examples: int
     batch_size: int
@@ -91,8 +91,8 @@ class Plan:
 
     def batches(self, start_step: int = 0) -> Iterator[tuple[int, Tensor]]:
         """(epoch, example indices (B,)) for every step from start_step to the end."""
-        epoch, within = divmod(start_step, self.steps_per_epoch)
-        for epoch in range(epoch, self.epochs):
+        first_epoch, within = divmod(start_step, self.steps_per_epoch)
+        for epoch in range(first_epoch, self.epochs):
             order = epoch_order(self.seed, epoch, self.n_examples) if self.shuffle else torch.arange(self.n_examples)
             for index in order.split(self.batch_size)[within:]:
                 yield epoch, index
@@ -102,7 +102,8 @@ class Plan:
 def by_length(lengths: Tensor, parts: int) -> list[Tensor]:
     """Rows of a batch in `parts` groups of like length, longest first: lengths (B,) -> rows of each group.
 
-    Trimmed to its own longest row, a group holds little padding; the sum of the groups' losses has the batch's gradient.
+    Trimmed to its own longest row, a group holds little padding; the sum of the groups' losses has the batch's
+    gradient.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     return [rows for rows in order.tensor_split(min(parts, len(order))) if len(rows)]

@@ -1,7 +1,9 @@
-"""What watches a fit: a line of progress, and one example as the model sees it."""
+"""What watches a fit and what it says: a line of progress, one example as the model sees it, no idle warnings."""
 
+import logging
 import sys
 import time
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,6 +23,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def quieten_lightning() -> None:
+    """Leave out what Lightning tells about hardware that is absent and loaders that need no workers."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
+    for message in ("does not have many workers", "`IterableDataset` has `__len__` defined", "Checkpoint directory"):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+
+
 class ProgressLine(pl.Callback):
     """Step, loss, real characters a second and time left: one line that is rewritten in a terminal.
 
@@ -33,7 +43,8 @@ class ProgressLine(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._live = sys.stdout.isatty()
         self._start = self._shown = time.monotonic()
-        self._first_step, self._first_characters = trainer.global_step, pl_module.characters_seen
+        module: Any = pl_module
+        self._first_step, self._first_characters = trainer.global_step, int(module.characters_seen)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -47,7 +58,7 @@ class ProgressLine(pl.Callback):
             text = self._line(trainer, pl_module, float(outputs["loss"]) / trainer.world_size, now - self._start)
             print(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
 
-    def _line(self, trainer: pl.Trainer, module: pl.LightningModule, loss: float, elapsed: float) -> str:
+    def _line(self, trainer: pl.Trainer, module: Any, loss: float, elapsed: float) -> str:
         step, total, plan = trainer.global_step, trainer.max_steps, trainer.datamodule.plan  # type: ignore[attr-defined]
         rate = (module.characters_seen - self._first_characters) / max(elapsed, 1e-9)
         left = elapsed / max(step - self._first_step, 1) * (total - step)
@@ -66,7 +77,8 @@ class DecodedExample(pl.Callback):
     ) -> None:
         if trainer.global_step or not trainer.is_global_zero:
             return
-        text = describe(batch, pl_module.tokenizer)
+        module: Any = pl_module
+        text = describe(batch, module.tokenizer)
         print(text, flush=True)
         for logger in trainer.loggers:
             if hasattr(logger, "log_text"):

@@ -58,8 +58,9 @@ def build(config: Any, **arguments: Any) -> Any:
 
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as plain containers with all interpolations resolved."""
+    node = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
     try:
-        container = OmegaConf.to_container(OmegaConf.create(config), resolve=True, throw_on_missing=True)
+        container = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error)) from None
     assert isinstance(container, dict)
@@ -67,6 +68,7 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_config(config: Mapping[str, Any], path: Path) -> None:
+    """Write a configuration as YAML, for `load_config` and for people."""
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
 
 

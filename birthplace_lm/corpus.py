@@ -88,8 +88,7 @@ def read_folder(folder: str | Path) -> Corpus:
     if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise MissingCorpusError(
             f"{Path(folder).resolve()}: {', '.join(missing)} not found; the folder must hold"
-            f" {', '.join(FILES.values())}. They are published in a5_public.zip on the Winter 2021 course page,"
-            " web.stanford.edu/class/cs224n; data=world needs no files."
+            f" {', '.join(FILES.values())}. They are {PUBLISHED}; data=world needs no files."
         )
     train, dev, test = (read_questions(paths[split], split != "test") for split in ("train", "dev", "test"))
     _warn_of_two_places(paths["train"], train)

@@ -61,7 +61,11 @@ def ask_question(store: TokenStore, index: Tensor) -> Pieces:
 
 
 def batch_of(
-    parts: Sequence[tuple[TokenStore, Pieces]], micro_batches: int, width: int | None, rank: int = 0, world_size: int = 1
+    parts: Sequence[tuple[TokenStore, Pieces]],
+    micro_batches: int,
+    width: int | None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Batch:
     """Lay out the sequences of some stores, keep this rank's share, and group it by length.
 
@@ -74,11 +78,11 @@ def batch_of(
     asked = torch.cat([pieces.asked for _, pieces in parts])[rank::world_size]
     targets = rows[:, 1:].masked_fill(rows[:, 1:] == PAD_ID, IGNORE)
     targets = targets.masked_fill(torch.arange(1, wide + 1) < asked[:, None], IGNORE)
-    groups = by_length(totals, micro_batches)
+    groups = by_length(totals, micro_batches) if len(totals) else []
     trims = [width or int(totals[group].max()) - 1 for group in groups]
     return Batch(
-        inputs=[rows[group, :trim] for group, trim in zip(groups, trims)],
-        targets=[targets[group, :trim] for group, trim in zip(groups, trims)],
+        inputs=[rows[group, :trim] for group, trim in zip(groups, trims, strict=True)],
+        targets=[targets[group, :trim] for group, trim in zip(groups, trims, strict=True)],
         n_targets=n_targets,
         n_characters=int((totals - 1).sum()),
     )
@@ -159,7 +163,7 @@ class SpanCorruptionDataModule(_TrainingData):
         if not 0 <= question_share < 1:
             raise ValueError(f"question_share is a share in [0, 1), not {question_share}")
         if question_loss not in ("all", "answer") or document_loss not in ("all", "span"):
-            raise ValueError(f"question_loss is all|answer, document_loss all|span, not {question_loss}|{document_loss}")
+            raise ValueError(f"question_loss is all|answer, document_loss all|span: {question_loss}|{document_loss}")
         if corruption.max_total > block_size:
             raise ValueError(f"corrupted documents reach {corruption.max_total} characters, the block has {block_size}")
         self.corruption, self.seed = corruption, seed
@@ -188,7 +192,7 @@ class SpanCorruptionDataModule(_TrainingData):
         count = epoch * self.n_questions_an_epoch + slot
         turn = count // n
         order = {int(t): torch.argsort(stream(self.seed, int(t), torch.arange(n), -3)) for t in turn.unique()}
-        return torch.stack([order[int(t)][c % n] for t, c in zip(turn, count)])
+        return torch.stack([order[int(t)][c % n] for t, c in zip(turn, count, strict=True)])
 
 
 def _with_loss(pieces: Pieces, on: str) -> Pieces:
@@ -227,4 +231,5 @@ class BirthplaceDataModule(_TrainingData):
         """All validation questions at once: they are answered by generation, which batches on its own."""
         texts = [question.text for question in self.validation]
         answers = [question.answer or "" for question in self.validation]
-        return DataLoader([{"questions": texts, "answers": answers}] if texts else [], batch_size=None)
+        batches = [{"questions": texts, "answers": answers}] if texts else []
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do, the types ask for a Dataset

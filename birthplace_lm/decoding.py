@@ -39,7 +39,7 @@ def answer_questions(
 ) -> list[Answer]:
     """Greedy answers of at most max_new_tokens characters, in the order of the questions."""
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
-    for question, prompt in zip(questions, prompts):
+    for question, prompt in zip(questions, prompts, strict=True):
         if len(prompt) > model.max_length:
             raise ValueError(
                 f"the question {question!r} has {len(prompt)} characters with its ⁇, "
@@ -50,7 +50,7 @@ def answer_questions(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         tokens, log_probabilities = _decode(model, [prompts[i] for i in rows], max_new_tokens)
-        answers.update(zip(rows, _read(tokens, log_probabilities, tokenizer)))
+        answers.update(zip(rows, _read(tokens, log_probabilities, tokenizer), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 
@@ -66,15 +66,18 @@ def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = torch.tensor(prompt)
     scores = torch.zeros(tokens.shape, device=device)  # (B, T)
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    live = torch.arange(len(prompts), device=device)  # rows that are still computed
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the live ones
     cache, begin, end = model.new_cache(), 0, int(lengths.min())
-    while end < last and not done.all():
-        logits = model(tokens[:, begin:end], cache, begin)[:, -1].float()  # (B, V)
+    while end < last and len(live):
+        logits = model(tokens[live, begin:end], cache, begin)[:, -1].float()  # (B, V)
         best, choice = logits.log_softmax(-1).max(-1)
-        free = (lengths <= end) & ~done & (end < lengths + max_new_tokens)
-        tokens[:, end] = torch.where(free, choice, tokens[:, end])
-        scores[:, end] = torch.where(free, best, 0.0)
-        done |= (free & (choice == MASK_ID)) | (end + 1 >= lengths + max_new_tokens)
+        free = (lengths[live] <= end) & ~done
+        tokens[live, end] = torch.where(free, choice, tokens[live, end])
+        scores[live, end] = torch.where(free, best, 0.0)
+        done |= free & ((choice == MASK_ID) | (end + 1 >= lengths[live] + max_new_tokens))
+        if 2 * int(done.sum()) >= len(live):  # not at every end: dropping rows copies the cache
+            live, cache, done = live[~done], [_rows(memory, ~done) for memory in cache], done[~done]
         begin, end = end, end + 1
     model.train(was_training)
     width = torch.arange(max_new_tokens, device=device) + lengths[:, None]  # (B, max_new_tokens)
@@ -83,9 +86,14 @@ def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -
     return tokens.gather(1, width).where(inside, PAD_ID), scores.gather(1, width).where(inside, 0.0)
 
 
+def _rows(memory: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+    """One layer's cache for some of its rows; whatever a variant keeps has the batch as its first dimension."""
+    return {name: kept[keep] for name, kept in memory.items()}
+
+
 def _read(tokens: Tensor, log_probabilities: Tensor, tokenizer: CharTokenizer) -> list[Answer]:
     answers = []
-    for row, score in zip(tokens.tolist(), log_probabilities.double().sum(1).tolist()):
+    for row, score in zip(tokens.tolist(), log_probabilities.double().sum(1).tolist(), strict=True):
         finished = MASK_ID in row
         text = tokenizer.decode(row[: row.index(MASK_ID)] if finished else row)
         answers.append(Answer(text.rstrip(PAD), score, finished))

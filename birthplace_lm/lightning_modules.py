@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -51,7 +52,7 @@ class _NextCharacter(pl.LightningModule):
         """Wall-clock seconds of training, those before an interruption included."""
         return self.seconds_before + time.monotonic() - self._started
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer, data = self.make_optimizer(self.transformer), self.trainer.datamodule  # type: ignore[attr-defined]
         total = data.positions_at(data.plan.total_steps)
         rate = LambdaLR(optimizer, lambda step: self.schedule(data.positions_at(step + 1), total))
@@ -63,12 +64,12 @@ class _NextCharacter(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy a target of the whole batch, the other ranks' share included."""
         torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
-        sums = [self._sum_of_losses(x, y) for x, y in zip(batch.inputs, batch.targets)]
+        sums = [self._sum_of_losses(x, y) for x, y in zip(batch.inputs, batch.targets, strict=True)]
         loss = torch.stack(sums).sum() / batch.n_targets
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
-                f"the loss is {loss.item()} at step {self.global_step + 1}; nothing was updated and the last checkpoint "
-                "is good: lower the learning rate or lengthen the warm-up, then start again"
+                f"the loss is {loss.item()} at step {self.global_step + 1}; nothing was updated and the last "
+                "checkpoint is good: lower the learning rate or lengthen the warm-up, then start again"
             )
         self.characters_seen += batch.n_characters
         self.log_dict({"train/loss": loss.detach(), "train/characters": float(self.characters_seen)})

@@ -1,4 +1,4 @@
-"""What turns gradients into steps: parameter groups, AdamW, Muon, and the learning rate by positions seen.
+"""What turns gradients into steps: parameter groups, AdamW and Muon.
 
 R rows and C columns of a weight matrix, N matrices of one shape.
 """
@@ -6,7 +6,6 @@ R rows and C columns of a weight matrix, N matrices of one shape.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -228,78 +227,3 @@ def muon(
         Muon(matrices, lr, weight_decay, momentum, ns_steps, adjust_lr_fn=adjust_lr_fn, compute_dtype=compute_dtype),
         _adamw(_decay_groups(others, weight_decay), adamw_lr, betas, fused),
     )
-
-
-# ------------------------------------------------------------------------------------------------------------ schedules
-
-# (target positions seen, the running batch included; target positions of the whole run) -> share of the peak rate
-Schedule = Callable[[float, float], float]
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The peak rate throughout."""
-
-    def __call__(self, seen: float, total: float) -> float:
-        return 1.0
-
-
-@dataclass(frozen=True)
-class WarmupCosine:
-    """A linear warm-up, then one half-cosine that reaches its floor before the run ends: max(floor, ½(1 + cos πp)).
-
-    >>> schedule = WarmupCosine(warmup_positions=100)
-    >>> [round(schedule(seen, 1100), 3) for seen in (50, 100, 600, 1100)]
-    [0.5, 1.0, 0.5, 0.1]
-    """
-
-    warmup_positions: float = 10_240
-    floor: float = 0.1
-
-    def __call__(self, seen: float, total: float) -> float:
-        if seen < self.warmup_positions:
-            return seen / self.warmup_positions
-        progress = (seen - self.warmup_positions) / max(1.0, total - self.warmup_positions)
-        return max(self.floor, _half_cosine(min(1.0, progress)))
-
-
-@dataclass(frozen=True)
-class HandoutCosine:
-    """The course handout's cosine, with its trap: it ends at `final_positions` and not with the run, then rises again.
-
-    The rate is back at its peak at twice `final_positions`, falls, and so on. The handout's 200 epochs' worth put that
-    second peak at 62 % of a run of 650 epochs, and the run ends rising. Kept to reproduce the published figures.
-    """
-
-    warmup_positions: float
-    final_positions: float
-    floor: float = 0.1
-
-    def __call__(self, seen: float, total: float) -> float:
-        if seen < self.warmup_positions:
-            return seen / self.warmup_positions
-        progress = (seen - self.warmup_positions) / max(1.0, self.final_positions - self.warmup_positions)
-        return max(self.floor, _half_cosine(progress))
-
-
-@dataclass(frozen=True)
-class WarmupLinearDecay:
-    """A linear warm-up, the peak, then linearly to 0 over the last `decay_share` of the run (a trapezoid).
-
-    >>> schedule = WarmupLinearDecay(warmup_positions=100, decay_share=0.2)
-    >>> [schedule(seen, 1000) for seen in (50, 500, 800, 900, 1000)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-
-    warmup_positions: float = 10_240
-    decay_share: float = 0.2
-
-    def __call__(self, seen: float, total: float) -> float:
-        if seen < self.warmup_positions:
-            return seen / self.warmup_positions
-        left = total - seen
-        return min(1.0, max(0.0, left / max(1.0, self.decay_share * total)))
-
-
-def _half_cosine(progress: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * progress))

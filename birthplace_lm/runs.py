@@ -10,6 +10,8 @@
         weights.safetensors  the trained weights; there once the stage is finished
         stage.json           steps, characters, seconds
         checkpoints/         where the stage goes on if it is interrupted
+
+One process at a time works in it: that one holds the lock on `.lock`.
 """
 
 import fcntl
@@ -28,8 +30,8 @@ from typing import Any
 
 import torch
 
-from birthplace_lm.checkpoints import load_weights
 from birthplace_lm.composing import ConfigError, build, differences, load_config, save_config
+from birthplace_lm.storage import load_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -167,7 +169,12 @@ class RunFolder:
 def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:
     """The untrained model that a configuration describes."""
     attention, positions = build(config["attention"]), build(config["positions"])
-    return build(config["model"], vocabulary_size=vocabulary_size, attention=attention, positions=positions)()
+    make = build(config["model"], vocabulary_size=vocabulary_size, attention=attention, positions=positions)
+    try:
+        model: Transformer = make()
+    except ValueError as error:  # parts that do not go together
+        raise ConfigError(str(error)) from error
+    return model
 
 
 def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +194,7 @@ def check_same_architecture(wanted: Mapping[str, Any], found: Mapping[str, Any],
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file, {} when there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

@@ -13,7 +13,7 @@ from birthplace_lm.decoding import Answer, answer_questions
 from birthplace_lm.evaluation.baselines import baseline_rows
 from birthplace_lm.evaluation.exact_match import score, write_predictions
 from birthplace_lm.evaluation.slices import all_slices
-from birthplace_lm.loggers import RunLogger
+from birthplace_lm.history import RunLogger
 from birthplace_lm.runs import RunFolder
 
 ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pretrain": "pretrain only"}
@@ -62,14 +62,15 @@ def _write(folder: RunFolder, name: str, questions: Sequence[Question], answers:
     predictions = folder.root / "predictions"
     write_predictions(predictions / f"{name}.tsv", [answer.text for answer in answers])
     with open(predictions / f"{name}.jsonl", "w", encoding="utf-8") as file:
-        for question, answer in zip(questions, answers):
-            row = {"question": question.text, "answer": question.answer, "prediction": answer.text}
+        for question, answer in zip(questions, answers, strict=True):
+            row: dict[str, Any] = {"question": question.text, "answer": question.answer, "prediction": answer.text}
             row |= {"log_probability": answer.log_probability, "finished": answer.finished}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _log(loggers: Sequence[RunLogger], questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-    rows = [[q.text, q.answer, a.text, q.answer == a.text, a.log_probability] for q, a in zip(questions, answers)]
+    pairs = zip(questions, answers, strict=True)
+    rows = [[q.text, q.answer, a.text, q.answer == a.text, a.log_probability] for q, a in pairs]
     for logger in loggers:
         logger.log_table("predictions", ["question", "answer", "prediction", "right", "log_probability"], rows)
 

@@ -25,13 +25,15 @@ class Folder:
         """Read and check the files; raises CorpusError."""
         if self.dir is None:
             raise MissingCorpusError(
-                f"no folder named: set data.dir=FOLDER or BIRTHPLACE_CS224N_DIR to the one with {', '.join(FILES.values())}, "
-                "published in a5_public.zip on the Winter 2021 course page, web.stanford.edu/class/cs224n; "
+                "no folder named: set data.dir=FOLDER or BIRTHPLACE_CS224N_DIR to the one with "
+                f"{', '.join(FILES.values())}, published in a5_public.zip on the Winter 2021 course page, "
+                "web.stanford.edu/class/cs224n; "
                 "data=world needs no files"
             )
         corpus = read_folder(self.dir)
         if self.published and (differing := check_cs224n(self.dir)):
-            _logger.warning("%s: %s differ from the published files: figures do not compare", self.dir, ", ".join(differing))
+            names = ", ".join(differing)
+            _logger.warning("%s: %s differ from the published files: figures do not compare", self.dir, names)
         return select_people(corpus, self.people, self.people_seed)
 
 

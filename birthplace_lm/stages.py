@@ -5,8 +5,6 @@ the step where its last checkpoint stands. So the same command again is always t
 """
 
 import functools
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +14,18 @@ import pytorch_lightning as pl
 import torch
 
 from birthplace_lm.batches import step_seed
-from birthplace_lm.callbacks import duration
-from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, load_weights, newest_valid, save_weights
+from birthplace_lm.callbacks import duration, quieten_lightning
+from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
 from birthplace_lm.composing import ConfigError, build, plain, short_hash
-from birthplace_lm.corpus import Corpus, Question, hold_out
+from birthplace_lm.corpus import Corpus, hold_out
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.history import CsvHistory, RunLogger
 from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
-from birthplace_lm.loggers import CsvHistory, FitLabels, RunLogger
+from birthplace_lm.loggers import FitLabels
 from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture, write_json
 from birthplace_lm.scoring import evaluate
 from birthplace_lm.sources import sha256_of_corpus
+from birthplace_lm.storage import load_weights, save_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -59,7 +59,7 @@ def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[
     unknown = set(settings["stages"]) - {*STAGES, "evaluate"}
     if unknown:
         raise ConfigError(f"stages are {', '.join(STAGES)} and evaluate, not {', '.join(sorted(unknown))}")
-    _quieten_lightning()
+    quieten_lightning()
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     job = _prepare(settings, chosen)
@@ -81,7 +81,8 @@ def _prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         settings = {**settings, **{key: found[key] for key in ("model", "attention", "positions")}}
     corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
     tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
-    return Job(settings, RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus)), corpus, tokenizer, source)
+    folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
+    return Job(settings, folder, corpus, tokenizer, source)
 
 
 def _shown_in_training(corpus: Corpus) -> Iterator[str]:
@@ -89,14 +90,6 @@ def _shown_in_training(corpus: Corpus) -> Iterator[str]:
     yield from corpus.documents
     for question in corpus.train:
         yield question.text + (question.answer or "")
-
-
-def _quieten_lightning() -> None:
-    """Leave out what Lightning tells about hardware that is absent and loaders that need no workers."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
-    for message in (".*does not have many workers.*", ".*`IterableDataset` has `__len__` defined.*", ".*Checkpoint directory.*"):
-        warnings.filterwarnings("ignore", message)
 
 
 def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
@@ -110,7 +103,7 @@ def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
 
 
 def with_held_out(corpus: Corpus, share: float) -> Corpus:
-    """For tuning: a part of the train people takes the place of dev, and test is left out, so that neither is looked at."""
+    """For tuning: some of the train people take the place of dev, and test is left out: neither is looked at."""
     if not share:
         return corpus
     train, held = hold_out(corpus.train, share, seed=0)
@@ -160,9 +153,9 @@ def _finetune(job: Job, stage: str = "finetune") -> None:
 def _fit(
     job: Job,
     stage: str,
-    module: Callable[..., pl.LightningModule],
+    module: type[PretrainModule | FinetuneModule],
     recipe: dict[str, Any],
-    data: Callable[[dict[str, Any]], pl.LightningDataModule],
+    data: Callable[[dict[str, Any]], SpanCorruptionDataModule | BirthplaceDataModule],
 ) -> None:
     """Train one stage to its end, from its newest good checkpoint if there is one."""
     folder = job.folder.stage(stage)

@@ -42,7 +42,7 @@ class CharTokenizer:
             seen.update(text)
         for special in (PAD, MASK):
             if special in seen:
-                raise ValueError(f"the text holds {special!r} (U+{ord(special):04X}), which is kept for the model's use")
+                raise ValueError(f"the text holds {special!r} (U+{ord(special):04X}), which is kept for the model")
         return cls((PAD, MASK, *sorted(seen)))
 
     def __len__(self) -> int:

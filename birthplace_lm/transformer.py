@@ -3,7 +3,8 @@
 Legend: B batch, T time, D width, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,15 @@ from torch import Tensor, nn
 from birthplace_lm.positions import Positions
 
 Cache = list[dict[str, Tensor]]
+
+
+class Attention(Protocol):
+    """What the model needs of an attention beside its forward pass; birthplace_lm.attention has the whole contract."""
+
+    max_length: int
+    output: nn.Linear  # the last layer of the residual branch
+
+    def __call__(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor: ...
 
 
 class GeluMLP(nn.Sequential):
@@ -56,7 +66,9 @@ class RMSNorm(nn.RMSNorm):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, attention: nn.Module, mlp: nn.Module, norms: tuple[nn.Module, nn.Module], dropout: float):
+    attention: Attention
+
+    def __init__(self, attention: Attention, mlp: nn.Sequential, norms: tuple[nn.Module, nn.Module], dropout: float):
         super().__init__()
         self.attention_norm, self.mlp_norm = norms
         self.attention, self.mlp, self.dropout = attention, mlp, nn.Dropout(dropout)
@@ -81,9 +93,9 @@ class Transformer(nn.Module):
         n_heads: int,
         d_model: int,
         block_size: int,
-        attention: Callable[..., nn.Module],
+        attention: Callable[..., Attention],
         positions: Callable[..., Positions],
-        mlp: Callable[..., nn.Module] = GeluMLP,
+        mlp: Callable[..., nn.Sequential] = GeluMLP,
         norm: Callable[..., nn.Module] = LayerNorm,
         dropout: float = 0.1,
         zero_init_outputs: bool = False,
@@ -95,7 +107,7 @@ class Transformer(nn.Module):
         self.characters = nn.Embedding(vocabulary_size, d_model)
         self.positions = where.embedding()
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
+        blocks = [
             Block(
                 attention(
                     d_model=d_model, n_heads=n_heads, block_size=block_size, dropout=dropout, positions=where
@@ -105,15 +117,16 @@ class Transformer(nn.Module):
                 dropout,
             )
             for _ in range(n_layers)
-        )  # fmt: skip
+        ]  # fmt: skip
+        self.blocks = nn.ModuleList(blocks)
         self.norm = norm(d_model=d_model)
         self.head = nn.Linear(d_model, vocabulary_size, bias=False)
-        self.max_length = min([block_size, *(block.attention.max_length for block in self.blocks)])
+        self.max_length = min([block_size, *(block.attention.max_length for block in blocks)])
         self.apply(_initialise)
         if zero_init_outputs:
-            for block in self.blocks:
+            for block in blocks:
                 nn.init.zeros_(block.attention.output.weight)
-                nn.init.zeros_(block.mlp[-1].weight)
+                nn.init.zeros_(block.mlp[-1].get_parameter("weight"))
 
     def new_cache(self) -> Cache:
         """An empty memory for decoding, one dict a layer."""
@@ -132,7 +145,8 @@ class Transformer(nn.Module):
         if self.positions is not None:
             x = x + self.positions(torch.arange(offset, length, device=tokens.device))  # (B, T, D)
         x = self.dropout(x)
-        for block, memory in zip(self.blocks, cache or [None] * len(self.blocks)):
+        memories: Sequence[dict[str, Tensor] | None] = cache or [None] * len(self.blocks)
+        for block, memory in zip(self.blocks, memories, strict=True):
             x = block(x, memory)  # (B, T, D)
         return self.norm(x)
 

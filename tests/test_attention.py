@@ -128,7 +128,9 @@ def softmax(scores: list[float]) -> list[float]:
     return [e / sum(exponentials) for e in exponentials]
 
 
-def attend(weights: list[list[list[float]]], values: list[list[float]], output: nn.Linear, width: int) -> list[list[float]]:
+def attend(
+    weights: list[list[list[float]]], values: list[list[float]], output: nn.Linear, width: int
+) -> list[list[float]]:
     """weights[h][i][j] over values[j], a head's slice each."""
     rows = []
     for i in range(len(values)):
@@ -141,7 +143,7 @@ def attend(weights: list[list[list[float]]], values: list[list[float]], output: 
 
 
 def slow_vanilla(module: VanillaAttention, x: list[list[float]], theta: float | None) -> list[list[float]]:
-    """softmax(QKᵀ/√K)V in loops over heads, positions and coordinates; with theta, q and k are turned as complex numbers."""
+    """softmax(QKᵀ/√K)V in loops over heads, positions and coordinates; with theta, q and k turn as complex numbers."""
     d = len(x[0])
     width = d // module.n_heads
     projected = [linear(module.query_key_value, row) for row in x]

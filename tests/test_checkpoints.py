@@ -1,218 +1,24 @@
-"""Trees that come back to the last bit, damage that is always noticed, fits that go on where they were killed."""
+"""Fits that go on where they were killed, as if nothing had happened, their histories included."""
 
 import itertools
 import logging
-import math
-import os
-import random
-import signal
-import struct
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from omegaconf import OmegaConf
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from birthplace_lm import checkpoints
-from birthplace_lm.checkpoints import (
-    ArchitectureMismatchError,
-    CheckpointEvery,
-    DamagedCheckpointError,
-    SafetensorsCheckpointIO,
-    load_tree,
-    load_weights,
-    newest_valid,
-    save_tree,
-    save_weights,
-)
+from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
+from birthplace_lm.history import CsvHistory, read_history
+from birthplace_lm.storage import DamagedCheckpointError, save_tree
 
 # Lightning warns because our loaders have no state of their own; that they need none is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
-
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool]
-DTYPES += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8]
-
-
-def identical(one: Any, other: Any) -> bool:
-    """Equal in type and to the last bit, nans and signed zeros included; dicts in the same order."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Tensor):
-        raw = [t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other)]
-        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*raw)
-    if isinstance(one, float):
-        return struct.pack("d", one) == struct.pack("d", other)
-    if isinstance(one, dict):
-        keys = all(identical(a, b) for a, b in zip(one, other, strict=False))
-        return len(one) == len(other) and keys and all(identical(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(identical(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
-
-
-@st.composite
-def tensors(draw: st.DrawFn) -> Tensor:
-    dtype = draw(st.sampled_from(DTYPES))
-    shape = draw(st.lists(st.integers(0, 3), max_size=3))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    bits = torch.randint(0, 256, (math.prod(shape) * dtype.itemsize,), dtype=torch.uint8, generator=generator)
-    if dtype is torch.bool:
-        bits = bits % 2
-    return bits.view(dtype).reshape(shape)
-
-
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | tensors()
-KEYS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-TREES = st.recursive(
-    LEAVES,
-    lambda trees: (
-        st.lists(trees, max_size=4) | st.lists(trees, max_size=3).map(tuple) | st.dictionaries(KEYS, trees, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-# ---------------------------------------------------------------------------------------------------------------- trees
-
-
-@settings(max_examples=80, deadline=None)
-@given(tree=TREES)
-def test_every_tree_comes_back_to_the_last_bit(tree: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.ckpt"
-    save_tree(path, tree)
-    assert identical(load_tree(path), tree)
-
-
-def test_views_parameters_and_shared_memory_are_stored_as_copies(tmp_path: Path) -> None:
-    base = torch.arange(12.0).reshape(3, 4)
-    parameter = nn.Parameter(base[1])
-    tree = {
-        "t": base.T,
-        "rows": [base, base],
-        "part": base[:, 1],
-        "p": parameter,
-        "conj": torch.tensor([1 + 2j]).conj(),
-    }
-    save_tree(tmp_path / "a.ckpt", tree)
-    back = load_tree(tmp_path / "a.ckpt")
-    assert torch.equal(back["t"], base.T) and torch.equal(back["part"], base[:, 1])
-    assert torch.equal(back["p"], base[1]) and torch.equal(back["conj"], torch.tensor([1 - 2j]))
-    back["rows"][0].zero_()
-    assert torch.equal(back["rows"][1], base)
-
-
-def test_the_file_is_safetensors_to_others_too(tmp_path: Path) -> None:
-    save_tree(tmp_path / "a.ckpt", OrderedDict(step=3, weight=torch.ones(2, dtype=torch.bfloat16)))
-    with safe_open(tmp_path / "a.ckpt", framework="pt") as file:
-        assert list(file.keys()) == ["0"] and file.metadata().keys() == {"tree", "sha256"}
-    assert type(load_tree(tmp_path / "a.ckpt")) is dict
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        (object(), "object"),
-        (OmegaConf.create({"a": 1}), "DictConfig"),
-        (OmegaConf.create([1]), "ListConfig"),
-        (numpy.float64(1.0), "float64"),
-        (signal.SIGTERM, "Signals"),
-        (torch.Size([1]), "Size"),
-        (torch.float32, "dtype"),
-        (torch.eye(2).to_sparse(), "sparse"),
-        ({(1, 2): 3}, "tuple"),
-    ],
-)
-def test_what_is_no_plain_data_is_refused_with_its_place(value: Any, kind: str, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=rf"^callbacks/x/3.*: got .*{kind}"):
-        save_tree(tmp_path / "a.ckpt", {"callbacks": {"x": (0, 1, 2, value)}})
-    assert list(tmp_path.iterdir()) == []
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
-
-
-def small_tree() -> dict[str, Any]:
-    return {"step": 7, "rate": float("inf"), "weights": [torch.arange(5.0), torch.ones(3, dtype=torch.bfloat16)]}
-
-
-def test_every_single_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "a.ckpt"
-    save_tree(path, small_tree())
-    whole = path.read_bytes()
-    flips = [(at, bit) for at in range(len(whole)) for bit in range(8)]
-    for at, bit in random.Random(0).sample(flips, 500):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-        with pytest.raises(DamagedCheckpointError):
-            load_tree(path)
-    path.write_bytes(whole)
-    assert identical(load_tree(path), small_tree())
-
-
-@settings(max_examples=80, deadline=None)
-@given(data=st.data())
-def test_truncated_extended_and_overwritten_files_are_noticed(data: st.DataObject, tmp_path_factory: Any) -> None:
-    path = tmp_path_factory.getbasetemp() / "damaged.ckpt"
-    save_tree(path, small_tree())
-    whole = path.read_bytes()
-    cut = data.draw(st.integers(0, len(whole) - 1))
-    tail = data.draw(st.binary(max_size=20))
-    damaged = whole[:cut] + tail + (whole[cut + len(tail) :] if data.draw(st.booleans()) else b"")
-    path.write_bytes(damaged)
-    if damaged == whole:
-        load_tree(path)
-        return
-    with pytest.raises(DamagedCheckpointError, match=r"damaged\.ckpt.*run the same command again"):
-        load_tree(path)
-
-
-def test_other_kinds_of_file_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.mkdir, (str(tmp_path / "boom"),)
-
-    torch.save({"a": Bomb()}, tmp_path / "pickle.ckpt")
-    save_weights(tmp_path / "weights.safetensors", nn.Linear(2, 2), {})
-    for name in ("pickle.ckpt", "weights.safetensors"):
-        with pytest.raises(DamagedCheckpointError, match=name):
-            SafetensorsCheckpointIO().load_checkpoint(tmp_path / name, weights_only=False)
-    assert not (tmp_path / "boom").exists()
-    with pytest.raises(FileNotFoundError):
-        load_tree(tmp_path / "absent.ckpt")
-
-
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_process_killed_while_it_saves_leaves_the_old_file_whole(moment: str, tmp_path: Path) -> None:
-    path = tmp_path / "step_00000002.ckpt"
-    save_tree(path, small_tree())
-    if (child := os.fork()) == 0:
-        setattr(os, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        save_tree(path, {"other": torch.zeros(3)})
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert len(list(tmp_path.iterdir())) == 2  # what it had begun lies beside
-    assert newest_valid(tmp_path) == path and identical(load_tree(path), small_tree())
-
-
-def test_a_save_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    save_tree(tmp_path / "a.ckpt", small_tree())
-    monkeypatch.setattr(checkpoints.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        save_tree(tmp_path / "a.ckpt", {})
-    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
-    assert identical(load_tree(tmp_path / "a.ckpt"), small_tree())
 
 
 def test_the_newest_valid_one_is_found_and_the_damaged_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -230,53 +36,6 @@ def test_the_newest_valid_one_is_found_and_the_damaged_named(tmp_path: Path, cap
         path.write_bytes(b"torn")
     assert newest_valid(tmp_path) is None
 
-
-# -------------------------------------------------------------------------------------------------------------- weights
-
-
-def test_weights_come_back_with_their_metadata_and_tied_ones_stay_tied(tmp_path: Path) -> None:
-    def tied() -> nn.Module:
-        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
-        model[1].weight = model[0].weight
-        return model
-
-    model, other = tied(), tied()
-    save_weights(tmp_path / "w.safetensors", model, {"variant": "vanilla", "note": "Zürich ⁇"})
-    assert load_weights(tmp_path / "w.safetensors", other) == {"variant": "vanilla", "note": "Zürich ⁇"}
-    assert identical(dict(model.state_dict()), dict(other.state_dict()))
-    assert other[0].weight is other[1].weight
-    with pytest.raises(ValueError, match="sha256"):
-        save_weights(tmp_path / "w.safetensors", model, {"sha256": "mine"})
-
-
-def test_weights_of_another_model_are_refused_with_a_table(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.safetensors", nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(1, 1)}), {})
-    other = nn.ModuleDict({"a": nn.Linear(2, 4), "c": nn.Linear(1, 1, bias=False)})
-    before = other["a"].weight.clone()
-    with pytest.raises(ArchitectureMismatchError) as caught:
-        load_weights(tmp_path / "w.safetensors", other)
-    lines = [line.split() for line in str(caught.value).splitlines()[1:]]
-    assert lines == [
-        ["name", "in", "file", "in", "model"],
-        ["a.weight", "(3,", "2)", "(4,", "2)"],
-        ["a.bias", "(3,)", "(4,)"],
-        ["c.weight", "–", "(1,", "1)"],
-        ["b.bias", "(1,)", "–"],
-        ["b.weight", "(1,", "1)", "–"],
-    ]
-    assert torch.equal(other["a"].weight, before)
-    with pytest.raises(ArchitectureMismatchError, match=r"b\.weight +\(1, 1\) +\(1, 2\)$"):  # the same names
-        load_weights(tmp_path / "w.safetensors", nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 1)}))
-
-
-def test_a_long_table_is_cut(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.safetensors", nn.Sequential(*(nn.Linear(1, 1) for _ in range(10))), {})
-    with pytest.raises(ArchitectureMismatchError, match="… and 8 more$") as caught:
-        load_weights(tmp_path / "w.safetensors", nn.Sequential())
-    assert len(str(caught.value).splitlines()) == 1 + 1 + 12 + 1
-
-
-# ------------------------------------------------------------------------------------------------------------ Lightning
 
 N_STEPS, EPOCH = 20, 5
 
@@ -306,6 +65,8 @@ class CountingEpochs(Counting):
 
 
 class Counter(pl.LightningModule):
+    """Sees numbers, and says so in its history; what it logs depends on the step alone, as in a deterministic fit."""
+
     def __init__(self, loader: type[Counting], kill_at: int | None) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -320,8 +81,15 @@ class Counter(pl.LightningModule):
         if int(batch) == self.kill_at:
             raise Killed
         self.seen.append((int(batch), batch_idx, self.current_epoch))
+        self.log("train/number", batch.float())
         x = torch.randn(4, 3, generator=torch.Generator().manual_seed(int(batch)))
         return self.linear(x).square().sum()
+
+    def val_dataloader(self) -> Any:
+        return [torch.zeros(1)]
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("validation/step", float(self.global_step))
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.05)
@@ -347,12 +115,19 @@ def fit(
     saver: CheckpointEvery | None = None,
     before: tuple[pl.Callback, ...] = (),
     accumulate: int = 1,
+    history: Path | None = None,
     **limits: int,
 ) -> tuple[Counter, pl.Trainer]:
-    module = Counter(loader, kill_at)
+    """One session of a fit, from its newest checkpoint; with a history it validates every third step."""
+    module, newest = Counter(loader, kill_at), newest_valid(folder)
     trainer = pl.Trainer(
         accelerator="cpu",
-        logger=False,
+        logger=CsvHistory(history, step_of(newest) - 1) if history else False,
+        log_every_n_steps=1,
+        check_val_every_n_epoch=None,
+        val_check_interval=3,
+        limit_val_batches=1 if history else 0,
+        num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -362,7 +137,7 @@ def fit(
         **(limits or {"max_steps": N_STEPS}),  # type: ignore[arg-type]
     )
     try:
-        trainer.fit(module, ckpt_path=newest_valid(folder))
+        trainer.fit(module, ckpt_path=newest)
     except Killed:
         trainer.should_stop = True
     return module, trainer
@@ -375,7 +150,6 @@ def step_of(path: Path | None) -> int:
 LIMITS: dict[str, tuple[type[Counting], dict[str, int]]] = {
     "one endless epoch": (Counting, {"max_steps": N_STEPS}),
     "epochs": (CountingEpochs, {"max_epochs": N_STEPS // EPOCH}),
-    "epochs, limit in steps": (CountingEpochs, {"max_steps": N_STEPS}),
 }
 
 
@@ -399,6 +173,57 @@ def test_killed_twice_and_resumed_is_as_if_never_killed(
     assert torch.equal(module.linear.weight, straight.linear.weight)
 
 
+class KilledOnceSaved(CheckpointEvery):
+    """Dies right after the `after`-th checkpoint of a session is on disk."""
+
+    def __init__(self, folder: Path, every_n_steps: int, after: int) -> None:
+        super().__init__(folder, every_n_steps)
+        self.left = after
+
+    def _prune(self, newest: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+@pytest.mark.parametrize(("every", "after"), [(1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (5, 1), (7, 1), (50, 1)])
+@pytest.mark.parametrize("shape", LIMITS)
+def test_killed_after_any_save_every_row_is_in_the_history_once(
+    shape: str, every: int, after: int, tmp_path: Path
+) -> None:
+    loader, limits = LIMITS[shape]
+    fit(tmp_path / "straight", loader, history=tmp_path / "straight.csv", **limits)
+    begun = -1
+    while begun < step_of(newest_valid(tmp_path / "run")):
+        begun = step_of(newest_valid(tmp_path / "run"))
+        fit(
+            tmp_path / "run",
+            loader,
+            saver=KilledOnceSaved(tmp_path / "run", every, after),
+            history=tmp_path / "run.csv",
+            **limits,
+        )
+    assert begun == N_STEPS
+    curves = read_history(tmp_path / "run.csv")
+    assert curves["train/number"] == [(step, float(step)) for step in range(N_STEPS)]
+    assert curves["validation/step"] == [(step - 1, float(step)) for step in range(3, N_STEPS + 1, 3)]
+    assert (tmp_path / "run.csv").read_bytes() == (tmp_path / "straight.csv").read_bytes()
+
+
+@pytest.mark.parametrize("at", [4, 5, 9])  # a validation is due after batch 5, an epoch ends with 4 and 9
+@pytest.mark.parametrize("shape", LIMITS)
+def test_a_requested_stop_leaves_one_more_validation_and_all_else_once(shape: str, at: int, tmp_path: Path) -> None:
+    loader, limits = LIMITS[shape]
+    saver = CheckpointEvery(tmp_path)
+    before = (At(at, lambda trainer: saver.request()),)
+    fit(tmp_path, loader, saver=saver, before=before, history=tmp_path / "run.csv", **limits)
+    fit(tmp_path, loader, history=tmp_path / "run.csv", **limits)
+    curves = read_history(tmp_path / "run.csv")
+    assert curves["train/number"] == [(step, float(step)) for step in range(N_STEPS)]
+    validated = sorted({*range(3, N_STEPS + 1, 3), at + 1})
+    assert curves["validation/step"] == [(step - 1, float(step)) for step in validated]
+
+
 def test_checkpoints_fall_between_optimizer_steps_and_the_newest_are_kept(tmp_path: Path) -> None:
     (tmp_path / ".step_00000001.ckpt.99.tmp").write_bytes(b"left by a killed process")
     straight, _ = fit(tmp_path / "straight", accumulate=3)
@@ -409,7 +234,7 @@ def test_checkpoints_fall_between_optimizer_steps_and_the_newest_are_kept(tmp_pa
     assert torch.equal(module.linear.weight, straight.linear.weight)
 
 
-@pytest.mark.parametrize("shape", ["one endless epoch", "epochs"])
+@pytest.mark.parametrize("shape", LIMITS)
 @pytest.mark.parametrize("at", [6, EPOCH - 1])
 def test_on_request_it_saves_stops_and_goes_on_later(shape: str, at: int, tmp_path: Path) -> None:
     loader, limits = LIMITS[shape]
@@ -417,9 +242,10 @@ def test_on_request_it_saves_stops_and_goes_on_later(shape: str, at: int, tmp_pa
     saver = CheckpointEvery(tmp_path)
     first, _ = fit(tmp_path, loader, saver=saver, before=(At(at, lambda trainer: saver.request()),), **limits)
     assert step_of(newest_valid(tmp_path)) == at + 1 == len(first.seen)
-    second, _ = fit(tmp_path, loader, saver=saver, **limits)
-    assert first.seen + second.seen == straight.seen
-    assert torch.equal(second.linear.weight, straight.linear.weight)
+    second, _ = fit(tmp_path, loader, kill_at=12, **limits)
+    third, _ = fit(tmp_path, loader, saver=saver, **limits)
+    assert first.seen + second.seen + third.seen == straight.seen
+    assert torch.equal(third.linear.weight, straight.linear.weight)
 
 
 def test_a_stop_by_somebody_else_and_a_raised_limit_go_on_exactly_too(tmp_path: Path) -> None:
@@ -463,15 +289,13 @@ def test_all_ranks_decide_alike(rank: int, tmp_path: Path) -> None:
         return torch.ones(2)
 
     strategy = SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"))
-    trainer: Any = SimpleNamespace(
-        global_step=1, max_steps=9, should_stop=False, world_size=2, is_global_zero=rank == 0, strategy=strategy
-    )
+    trainer: Any = SimpleNamespace(global_step=1, world_size=2, is_global_zero=rank == 0, strategy=strategy)
     saver = CheckpointEvery(tmp_path, every_n_seconds=1e-9)
     assert saver._agree(trainer) == (True, True)
     assert sent == [[float(rank == 0), 0.0]]  # only rank 0's clock counts
     saver.request()
     saver._agree(trainer)
-    assert sent[1] == [1.0, 1.0]
+    assert sent[1] == [float(rank == 0), 1.0]
 
 
 @pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"every_n_seconds": -1.0}, {"keep": 0}])
@@ -484,6 +308,9 @@ def test_lightning_is_told_what_the_files_cannot_do(tmp_path: Path) -> None:
     plugin = SafetensorsCheckpointIO()
     with pytest.raises(TypeError, match="storage_options"):
         plugin.save_checkpoint({}, tmp_path / "a.ckpt", storage_options={"a": 1})
+    torch.save({"a": 1}, tmp_path / "pickle.ckpt")
+    with pytest.raises(DamagedCheckpointError, match="pickle"):
+        plugin.load_checkpoint(tmp_path / "pickle.ckpt", weights_only=False)
     plugin.save_checkpoint({"a": 1}, tmp_path / "deep" / "a.ckpt")
     assert plugin.load_checkpoint(tmp_path / "deep" / "a.ckpt", map_location="cpu") == {"a": 1}
     with pytest.raises(ValueError, match="map_location: got 'cuda'"):

@@ -24,7 +24,7 @@ def slow_answer(model: Transformer, question: str, most: int) -> Answer:
         best = int(log_probabilities.argmax())
         score += float(log_probabilities[best])
         if best == MASK_ID:
-            return Answer(TOKENIZER.decode(text), score, True)
+            return Answer(TOKENIZER.decode(text).rstrip(PAD), score, True)
         ids.append(best)
         text.append(best)
     return Answer(TOKENIZER.decode(text).rstrip(PAD), score, False)

@@ -1,7 +1,6 @@
-"""Groups, Muon against the SVD and torch's own, two optimizers as one, the schedules at points known by hand."""
+"""Groups, Muon against the SVD and torch's own, two optimizers as one."""
 
 import copy
-import itertools
 import math
 from pathlib import Path
 
@@ -12,20 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from birthplace_lm.checkpoints import load_tree, save_tree
 from birthplace_lm.optimization import (
-    Constant,
-    HandoutCosine,
     Muon,
     MuonWithAdamW,
-    WarmupCosine,
-    WarmupLinearDecay,
     adamw,
     decay_groups,
     is_hidden_matrix,
     muon,
     orthogonalize,
 )
+from birthplace_lm.storage import load_tree, save_tree
 
 
 class Tiny(nn.Module):
@@ -289,52 +284,3 @@ def test_lightning_steps_and_clips(kind: str, precision: str) -> None:
     assert len(module.losses) == trainer.global_step == 8  # the closure ran once a step
     assert module.losses[-1] < 0.9 * module.losses[0]
     assert max(module.norms[1::2]) < 0.1001 < min(module.norms[0::2])
-
-
-# ------------------------------------------------------------------------------------------------------------ schedules
-
-EPOCH = 23 * 128 * 127  # the handout's: 2,937 documents in batches of 128, 127 targets each
-HANDOUT = HandoutCosine(warmup_positions=512 * 20, final_positions=200 * 2937 * 128)
-
-
-def test_one_cosine_falls_to_a_tenth_by_the_end_and_stays_there() -> None:
-    schedule, total = WarmupCosine(), 650 * EPOCH
-    factors = [schedule(epoch * EPOCH, total) for epoch in range(1, 651)]
-    assert all(a >= b for a, b in itertools.pairwise(factors))
-    assert schedule(5_120, total) == 0.5 and schedule(10_240, total) == 1.0
-    assert schedule((total + 10_240) / 2, total) == pytest.approx(0.5)
-    assert schedule(total, total) == schedule(2 * total, total) == 0.1
-    # minGPT's clamp, not a cosine between 1 and 0.1: at three quarters both would be told apart
-    assert schedule(0.75 * total, total) == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)), abs=1e-4)
-
-
-def test_the_handouts_cosine_rises_again_near_62_percent_and_ends_rising() -> None:
-    factors = [HANDOUT(epoch * EPOCH, 650 * EPOCH) for epoch in range(1, 651)]
-    assert min(factors) == 0.1
-    peak = max(range(300, 650), key=factors.__getitem__) + 1
-    assert factors[peak - 1] > 0.999
-    assert 0.61 < peak / 650 < 0.63
-    assert 0.1 < factors[-2] < factors[-1] < 0.2
-
-
-@settings(deadline=None)
-@given(seen=st.integers(0, 75_000_000))
-def test_up_to_its_end_the_handouts_cosine_is_the_one_over_that_many_positions(seen: int) -> None:
-    assert HANDOUT(seen, 1) == WarmupCosine(512 * 20)(seen, HANDOUT.final_positions)
-
-
-def test_trapezoid_and_constant() -> None:
-    schedule = WarmupLinearDecay(warmup_positions=10, decay_share=0.5)
-    assert [schedule(seen, 100) for seen in (0, 5, 10, 50, 75, 100, 120)] == [0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
-    assert WarmupLinearDecay(0, 0.0)(99, 100) == 1.0
-    assert Constant()(1, 2) == 1.0
-
-
-@settings(deadline=None)
-@given(
-    schedule=st.sampled_from([Constant(), WarmupCosine(100), HandoutCosine(100, 300), WarmupLinearDecay(100, 0.3)]),
-    seen=st.integers(0, 2000),
-    total=st.integers(1, 1000),
-)
-def test_a_factor_is_always_a_share_of_the_peak(schedule: WarmupCosine, seen: int, total: int) -> None:
-    assert 0.0 <= schedule(seen, total) <= 1.0

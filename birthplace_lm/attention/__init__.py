@@ -8,7 +8,8 @@ The contract, which the tests hold every file of this folder to:
 - position i of the output depends on positions <= i of x only;
 - the variant owns its projections, and initialises what must differ from the model's N(0, 0.02);
 - `cache` holds what earlier calls left behind, and x continues from there: the outputs of many short calls with one
-  cache are those of one long call without;
+  cache are those of one long call without; what it holds has the batch as its first dimension, so that rows can be
+  dropped from it;
 - `max_length` is the longest sequence it can see.
 
 Legend: B batch, T time (new positions), S all positions so far, D width, H heads, K = D/H.

@@ -15,10 +15,12 @@ def check_heads(d_model: int, n_heads: int) -> int:
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Every head's share of the width, heads as a dimension of their own."""
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, K)
 
 
 def merge_heads(x: Tensor) -> Tensor:
+    """The heads side by side again: the inverse of split_heads."""
     return x.transpose(1, 2).flatten(2)  # (B, H, T, K) -> (B, T, D)
 
 

@@ -11,8 +11,8 @@ class VanillaAttention(nn.Module):
     """softmax(QKᵀ/√K) V, a head at a time (Vaswani et al. 2017, equation 1).
 
     Compares what stands at two positions, so one layer can look a thing up by its content. Time O(T²D + TD²),
-    decode cache 2D numbers a position. With `qk_norm` queries and keys have norm √K times a learned gain before they are
-    compared (Henry et al. 2020), which keeps large learning rates stable.
+    decode cache 2D numbers a position. With `qk_norm` queries and keys have norm √K times a learned gain before they
+    are compared (Henry et al. 2020), which keeps large learning rates stable.
     """
 
     def __init__(

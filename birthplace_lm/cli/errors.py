@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from birthplace_lm.checkpoints import ArchitectureMismatchError, DamagedCheckpointError
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.lightning_modules import NonFiniteLossError
 from birthplace_lm.runs import RunInUseError
 from birthplace_lm.stages import UnfinishedError
+from birthplace_lm.storage import ArchitectureMismatchError, DamagedCheckpointError
 from birthplace_lm.tokenizer import UnknownCharacterError
 
 _TOLD = (

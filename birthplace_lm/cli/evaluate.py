@@ -9,9 +9,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, answer, print. Without --questions dev and test of the run's own data are answered and scored."""
     parser = argparse.ArgumentParser(prog="birthplace-evaluate", description=main.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, with or without TAB and answer")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the predictions go, one a line (default: print them)")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's four data files lie, if it used files")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, TAB and answer if known")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="for predictions, one a line (default: print them)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the run's four data files, if it used files")
     options = parser.parse_args(arguments)
 
     from birthplace_lm.cli.errors import in_plain_words

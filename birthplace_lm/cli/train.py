@@ -1,6 +1,5 @@
 """birthplace-train: the stages of a run, composed by Hydra. Torch is imported only once there is something to train."""
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -24,8 +23,9 @@ def _train(config: DictConfig) -> None:
 
 
 def main() -> None:
+    """Compose the configuration from the command line and carry out its stages."""
     _train()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -74,7 +74,8 @@ class Cut:
 
     def where(self, condition: Tensor, other: "Cut") -> "Cut":
         """This cut in the rows where condition (B,) holds, the other one elsewhere."""
-        return Cut(*(torch.where(condition, a, b) for a, b in zip(vars(self).values(), vars(other).values())))
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Cut(*(torch.where(condition, a, b) for a, b in pairs))
 
 
 class CorruptionPolicy(Protocol):

@@ -14,7 +14,7 @@ _TITLE = re.compile(r"(?:.*?[^\W_]{2}\)?)\.\s")  # up to the first full stop tha
 
 
 def title_length(document: str, longest: int = 48) -> int:
-    """Characters of the title, the name that a document begins with, its full stop and space included; 0 if it has none.
+    """Characters of the title, the name that a document begins with, full stop and space included; 0 if it has none.
 
     >>> title_length("John P. Kee. John Prince Kee is a singer .")
     13
@@ -30,7 +30,8 @@ def entities(document: str) -> Iterator[tuple[int, int]]:
     >>> [text[start:end] for start, end in entities(text)]
     ['She', 'New York', '1872']
     """
-    start = end = None
+    start: int | None = None
+    end = 0
     for word in _WORD.finditer(document):
         capital = word[0][0].isupper()
         if start is not None and not (capital and document[end : word.start()] == " "):
@@ -89,7 +90,7 @@ class SalientSpans:
         longest_span: int = 32,
         window: str = "anywhere",
     ):
-        for name, share in (("salient", salient), ("gazetteer", gazetteer), ("isolated", isolated)):
+        for name, share in {"salient": salient, "gazetteer": gazetteer, "isolated": isolated}.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in 0 … 1, not {share}")
         if min(before, after) < 0 or longest_span < 1:
@@ -113,8 +114,9 @@ class SalientSpans:
             return [(start, end) for start, end in spans if start >= title and end - start <= self.longest_span]
 
         self._titles = torch.tensor(titles)
-        self._entities = _Candidates([behind_title(entities(d), n) for d, n in zip(documents, titles)])
-        self._mentions = _Candidates([behind_title(mentions(d, pattern), n) for d, n in zip(documents, titles)])
+        titled = list(zip(documents, titles, strict=True))
+        self._entities = _Candidates([behind_title(entities(text), title) for text, title in titled])
+        self._mentions = _Candidates([behind_title(mentions(text, pattern), title) for text, title in titled])
 
     def cut(self, store: TokenStore, index: Tensor, u: Tensor) -> Cut:
         """A salient span, the title and what is shown around the span; the document needs a candidate."""

@@ -1,0 +1,116 @@
+"""Every option of every group composes, instantiates, and says nothing that its target does not take."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain
+from birthplace_lm.runs import build_model
+from birthplace_lm.stages import run_name
+from birthplace_lm.world import World
+from tests.helpers import CONFIGS, fits
+
+GROUPS = (
+    "data",
+    "model",
+    "attention",
+    "positions",
+    "corruption",
+    "pretrain",
+    "finetune",
+    "trainer",
+    "logger",
+    "callbacks",
+)
+NESTED = {"optimizer": "optimizer@pretrain.optimizer", "schedule": "schedule@pretrain.schedule"}
+OPTIONS = [
+    (group, path.stem)
+    for group in (*GROUPS, *NESTED, "experiment", "debug")
+    for path in sorted((CONFIGS / group).glob("*.yaml"))
+]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def settings(*overrides: str) -> dict[str, Any]:
+    return plain(composed(*overrides))
+
+
+def test_every_folder_of_configs_is_a_group_that_is_tested() -> None:
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, *NESTED, "experiment", "debug", "hydra"}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_builds(group: str, option: str, tmp_path: Path) -> None:
+    overrides = [f"{NESTED.get(group, group)}={option}", f"data.dir={tmp_path}"]
+    needs_folder = (option in ("cs224n", "files") and group == "data") or option.startswith("cs224n_")
+    if group == "positions" and not fits("vanilla", option):
+        pytest.fail(f"vanilla attention takes every position, but not {option}")
+    if group == "attention" and not fits(option, "learned"):
+        overrides.append("positions=none")
+    config = settings(*(overrides if needs_folder else overrides[:1] + overrides[2:]))
+    model = build_model(config, 50)
+    build(config["data"])
+    build(config["corruption"], block_size=config["model"]["block_size"])
+    for stage in ("pretrain", "finetune", "finetune_only"):
+        assert build(config[stage]["optimizer"])(model).param_groups
+        assert 0 <= build(config[stage]["schedule"])(1000, 10_000) <= 1
+    for callback in config["callbacks"].values():
+        build(callback)
+    if config["trainer"]["accelerator"] == "cpu":
+        build(config["trainer"], logger=False)
+
+
+def test_unknown_keys_are_errors() -> None:
+    with pytest.raises(Exception, match="epoch_count"):
+        composed("pretrain.epoch_count=3")
+
+
+def test_the_handout_schedule_rises_again_only_there() -> None:
+    for experiment, rises in (("cs224n_vanilla", False), ("cs224n_handout_schedule", True)):
+        schedule = build(settings(f"experiment={experiment}", "data.dir=x")["pretrain"]["schedule"])
+        total = 650 * 2937 * 127
+        factors = [schedule(share * total / 100, total) for share in range(1, 101)]
+        assert (max(factors[50:]) > 0.99) is rises and (factors[-1] > factors[-2]) is rises
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "torch.load", "birthplace_lmx.f"])
+def test_targets_outside_the_allow_list_are_not_called(target: str, tmp_path: Path) -> None:
+    node = {"model": {"deep": [{"_target_": target}]}}
+    with pytest.raises(ConfigError, match=r"only names under birthplace_lm\."):
+        check_targets(node)
+    with pytest.raises(ConfigError):
+        build(node["model"]["deep"][0])
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model: {{_target_: {target}}}")
+    with pytest.raises(ConfigError, match=target):
+        load_config(path)
+
+
+def test_errors_of_constructors_are_told_in_one_line() -> None:
+    config = settings("model.n_heads=3")
+    with pytest.raises(ConfigError, match="3 heads do not divide the width 256"):
+        build_model(config, 50)
+
+
+def test_differences_are_listed_by_key() -> None:
+    one, other = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 4}, "e": 5}
+    assert differences(one, other) == [("a.c", 2, 4), ("d", 3, None), ("e", None, 5)]
+
+
+def test_the_folders_name_changes_with_what_changes_the_result_alone() -> None:
+    corpus = World(people=20).corpus()
+    base = settings("experiment=demo")
+    name = run_name(base, corpus)
+    for same in (["paths.runs=/elsewhere"], ["callbacks=none"], ["logger=wandb"], ["checkpoint.keep=5"], ["threads=1"]):
+        assert run_name(settings("experiment=demo", *same), corpus) == name
+    others = [["seed=1"], ["pretrain.epochs=7"], ["attention.qk_norm=false"], ["trainer.gradient_clip_val=2.0"]]
+    names = {run_name(settings("experiment=demo", *other), corpus) for other in others}
+    assert len(names | {name, run_name(base, World(people=20, seed=1).corpus())}) == len(others) + 2

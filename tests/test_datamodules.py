@@ -1,0 +1,167 @@
+"""What Lightning is served: the task's sequences, whatever the batch size, grouping, rank or point of resumption."""
+
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birthplace_lm.corpus import Question
+from birthplace_lm.corruption.random_spans import RandomSpans
+from birthplace_lm.corruption.salient_spans import SalientSpans
+from birthplace_lm.datamodules import IGNORE, Batch, BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.tokenizer import MASK, MASK_ID, PAD_ID
+from tests.helpers import small_corpus, tiny, tokenizer_of
+
+CORPUS = small_corpus()
+TOKENIZER = tokenizer_of(CORPUS)
+BLOCK = 64
+
+
+def pretraining(**knobs: Any) -> SpanCorruptionDataModule:
+    policy = knobs.pop("policy", None) or RandomSpans(BLOCK)
+    knobs = {"batch_size": 5, "epochs": 3, "micro_batches": 2, **knobs}
+    return SpanCorruptionDataModule(CORPUS.documents, CORPUS.train, TOKENIZER, policy, BLOCK, **knobs)
+
+
+def finetuning(**knobs: Any) -> BirthplaceDataModule:
+    return BirthplaceDataModule(CORPUS.train, CORPUS.dev, TOKENIZER, BLOCK, **{"batch_size": 3, "epochs": 2, **knobs})
+
+
+def examples(batch: Batch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(inputs, targets) of every example, padding cut off."""
+    pairs = []
+    for x, y in zip(batch.inputs, batch.targets, strict=True):
+        for row, targets in zip(x.tolist(), y.tolist(), strict=True):
+            length = max(i + 1 for i, target in enumerate(targets) if target != IGNORE)
+            assert all(token == PAD_ID for token in row[length + 1 :])
+            pairs.append((tuple(row[:length]), tuple(targets[:length])))
+    return pairs
+
+
+def everything(data: SpanCorruptionDataModule | BirthplaceDataModule) -> Counter[Any]:
+    return Counter(example for batch in data.train_dataloader() for example in examples(batch))
+
+
+def test_questions_are_the_documented_pairs() -> None:
+    question = CORPUS.train[0]
+    data = BirthplaceDataModule([question], [], TOKENIZER, BLOCK, epochs=1)
+    (batch,) = data.train_dataloader()
+    (x,), (y,) = batch.inputs, batch.targets
+    sequence = f"{question.text}{MASK}{question.answer}{MASK}"
+    assert TOKENIZER.decode(x[0].tolist()) == sequence[:-1]
+    asked = [i for i, target in enumerate(y[0].tolist()) if target != IGNORE]
+    assert asked == list(range(len(question.text), len(sequence) - 1))
+    assert TOKENIZER.decode(y[0, asked].tolist()) == f"{question.answer}{MASK}"
+    assert (batch.n_targets, batch.n_characters) == (len(asked), len(sequence) - 1)
+
+
+def test_documents_are_asked_for_as_a_whole() -> None:
+    for batch in pretraining(epochs=1).train_dataloader():
+        for x, y in zip(batch.inputs, batch.targets, strict=True):
+            shifted = torch.cat([x[:, 1:], y[:, -1:]], 1)
+            real = y != IGNORE
+            assert torch.equal(y[real], shifted[real])  # every target is the next input
+            assert torch.equal(real[:, :-1], x[:, 1:] != PAD_ID)  # and all that is no padding is a target
+        assert batch.n_targets == sum(int((y != IGNORE).sum()) for y in batch.targets) == batch.n_characters
+
+
+@pytest.mark.parametrize("policy", [RandomSpans(BLOCK, third_sentinel=True), SalientSpans(BLOCK, longest_span=12)])
+def test_the_loss_can_be_on_the_span_alone(policy: RandomSpans | SalientSpans) -> None:
+    for batch in pretraining(policy=policy, document_loss="span", epochs=1).train_dataloader():
+        for x, y in zip(batch.inputs, batch.targets, strict=True):
+            for row, targets in zip(x.tolist(), y.tolist(), strict=True):
+                second = [i for i, token in enumerate(row) if token == MASK_ID][1]
+                asked = [i for i, target in enumerate(targets) if target != IGNORE]
+                assert asked == list(range(second, asked[-1] + 1)) and targets[asked[-1]] == MASK_ID
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    batch_size=st.integers(1, 40),
+    micro_batches=st.integers(1, 6),
+    share=st.sampled_from([0.0, 0.3]),
+    static=st.booleans(),
+)
+def test_examples_do_not_depend_on_how_they_are_batched(
+    batch_size: int, micro_batches: int, share: float, static: bool
+) -> None:
+    shape = {"batch_size": batch_size, "micro_batches": micro_batches, "static_width": static}
+    assert everything(pretraining(question_share=share, **shape)) == everything(pretraining(question_share=share))
+    assert everything(finetuning(**shape)) == everything(finetuning())
+
+
+@pytest.mark.parametrize("make", [pretraining, finetuning])
+def test_a_loader_goes_on_where_the_trainer_stands(make: Any) -> None:
+    data = make()
+    whole = [examples(batch) for batch in data.train_dataloader()]
+    assert len(whole) == data.plan.total_steps
+    for step in (0, 1, len(whole) // 2, len(whole) - 1):
+        data.trainer = SimpleNamespace(global_step=step, global_rank=0, world_size=1)
+        assert [examples(batch) for batch in data.train_dataloader()] == whole[step:]
+
+
+@pytest.mark.parametrize("make", [pretraining, finetuning])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_a_batch_without_overlap(make: Any, world_size: int) -> None:
+    alone = list(make().train_dataloader())
+    shares = []
+    for rank in range(world_size):
+        data = make()
+        data.trainer = SimpleNamespace(global_step=0, global_rank=rank, world_size=world_size)
+        shares.append(list(data.train_dataloader()))
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert Counter(examples(whole)) == Counter(example for part in parts for example in examples(part))
+        assert {part.n_targets for part in parts} == {whole.n_targets}
+
+
+def test_micro_batches_have_the_gradient_of_the_padded_batch() -> None:
+    model = tiny(vocabulary_size=len(TOKENIZER), block_size=BLOCK).double()
+    gradients = []
+    for knobs in ({"micro_batches": 1, "static_width": True}, {"micro_batches": 4}):
+        batch = next(iter(pretraining(batch_size=12, **knobs).train_dataloader()))
+        model.zero_grad()
+        for x, y in zip(batch.inputs, batch.targets, strict=True):
+            loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
+            (loss / batch.n_targets).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-12)
+
+
+def test_a_share_of_questions_takes_turns() -> None:
+    data = pretraining(question_share=0.25, epochs=6)
+    assert data.n_questions_an_epoch == 4  # 12 documents, so 4 questions are a quarter of 16
+    asked: Counter[str] = Counter()
+    for batch in data.train_dataloader():
+        for x, _ in examples(batch):
+            text = TOKENIZER.decode(x)
+            if text.startswith("Where was"):
+                asked[text.split(MASK)[0]] += 1
+    assert asked == Counter({question.text: 3 for question in CORPUS.train})  # 6 epochs · 4 slots over 8 questions
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"question_share": 1.0}, "not 1.0"),
+        ({"micro_batches": 0}, "not 0"),
+        ({"question_loss": "none"}, "none"),
+        ({"policy": RandomSpans(128)}, "the block has 64"),
+    ],
+)
+def test_knobs_out_of_range_are_refused(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pretraining(**knobs)
+
+
+def test_a_question_longer_than_the_block_is_refused() -> None:
+    long = Question("Where was " + "A" * 60 + " born?", "Pau")
+    with pytest.raises(ValueError, match="has 81 characters, the block has 64"):
+        BirthplaceDataModule([long], [], TOKENIZER, BLOCK)
+    with pytest.raises(ValueError, match="has no answer to learn from"):
+        BirthplaceDataModule([replace(CORPUS.train[0], answer=None)], [], TOKENIZER, BLOCK)

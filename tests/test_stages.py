@@ -1,0 +1,308 @@
+"""Whole runs on a tiny world: what they leave behind, how they go on, and what they refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from birthplace_lm.cli import ask, evaluate
+from birthplace_lm.composing import ConfigError
+from birthplace_lm.evaluation.exact_match import read_predictions
+from birthplace_lm.history import read_history
+from birthplace_lm.lightning_modules import NonFiniteLossError
+from birthplace_lm.runs import RunFolder, RunInUseError
+from birthplace_lm.stages import UnfinishedError, run
+from birthplace_lm.storage import load_tree
+from tests.test_configs import composed
+
+TINY = [
+    "data.people=24", "data.places=4", "model=small", "model.d_model=16", "model.n_layers=2", "model.dropout=0.1",
+    "pretrain.epochs=3", "pretrain.batch_size=8", "pretrain.question_share=0.2", "finetune.epochs=3",
+    "finetune.batch_size=4", "finetune_only.epochs=2", "trainer.log_every_n_steps=1", "callbacks=none",
+]  # fmt: skip
+
+
+def tiny_run(folder: Path, *overrides: str, chosen: tuple[str, ...] = ()) -> RunFolder:
+    return run(composed(*TINY, f"paths.runs={folder}", *overrides), {"attention": "vanilla"}, chosen)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return tiny_run(tmp_path_factory.mktemp("runs"), "stages=[pretrain,finetune,finetune_only,evaluate]")
+
+
+def test_a_run_folder_holds_what_the_design_says(finished: RunFolder) -> None:
+    root = finished.root
+    for name in ("config.yaml", "vocabulary.json", "provenance.json", "metrics.json"):
+        assert (root / name).is_file()
+    corpus_sizes = {"dev": 6, "test": 4}
+    for prefix in ("", "finetune_only."):
+        for split, size in corpus_sizes.items():
+            assert len(read_predictions(root / "predictions" / f"{prefix}{split}.tsv")) == size
+    metrics = finished.metrics()
+    assert set(metrics["dev"]) == {"exact_match", "correct", "total", "wilson95"} and metrics["dev"]["total"] == 6
+    assert list(metrics["rows"])[-2:] == ["finetune only", "pretrain + finetune"]
+    assert "test" not in metrics and all("test" not in row for row in metrics["rows"].values())
+    assert metrics["parameters"] == finished.load_model().n_parameters()
+    for stage in ("pretrain", "finetune", "finetune_only"):
+        assert finished.stage(stage).finished
+        facts = finished.stage(stage).facts()
+        history = read_history(finished.stage(stage).history)
+        steps = [step for step, _ in history["train/loss"]]
+        assert steps == list(range(facts["steps"]))
+        assert history["train/characters"][-1][1] == facts["characters"] > 0
+    assert len(read_history(finished.stage("finetune").history)["validation/exact_match"]) == 2
+    session = json.loads((root / "provenance.json").read_text())["sessions"][0]
+    assert len(session["data"]) == 64 and {"commit", "dirty", "versions", "hardware", "command"} <= set(session)
+
+
+def test_nothing_in_a_run_folder_points_outside_it(finished: RunFolder) -> None:
+    for name in ("config.yaml", "metrics.json", "vocabulary.json"):
+        assert str(finished.root.parent) not in (finished.root / name).read_text()
+
+
+def test_predictions_say_what_the_model_says(finished: RunFolder) -> None:
+    rows = [json.loads(line) for line in (finished.root / "predictions" / "dev.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == read_predictions(finished.root / "predictions" / "dev.tsv")
+    right = sum(row["prediction"] == row["answer"] for row in rows)
+    assert right == finished.metrics()["dev"]["correct"]
+    assert all(row["log_probability"] <= 0 for row in rows)
+
+
+def test_the_same_command_again_does_nothing_new(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*.safetensors")}
+    again = tiny_run(finished.root.parent, "stages=[pretrain,finetune,finetune_only,evaluate]")
+    assert again.root == finished.root
+    assert before == {path: path.stat().st_mtime_ns for path in finished.root.rglob("*.safetensors")}
+    assert capsys.readouterr().out.count("finished before, skipped") == 3
+
+
+def test_finetuning_starts_from_the_pretrained_weights_and_the_control_does_not(finished: RunFolder) -> None:
+    pretrained, tuned, control = (
+        finished.load_model(stage).characters.weight for stage in ("pretrain", "finetune", "finetune_only")
+    )
+    assert (tuned - pretrained).norm() < 0.5 * (control - pretrained).norm()
+
+
+def test_init_from_takes_architecture_and_vocabulary(finished: RunFolder, tmp_path: Path) -> None:
+    started = tiny_run(tmp_path, f"init_from={finished.root}", "stages=[finetune,evaluate]", "model.d_model=64")
+    assert started.load_model().n_parameters() == finished.load_model().n_parameters()
+    assert started.tokenizer().fingerprint == finished.tokenizer().fingerprint
+    assert list(started.metrics()["rows"])[-1] == "pretrain + finetune"
+    weights = [folder.stage("finetune").weights.read_bytes() for folder in (finished, started)]
+    assert weights[0] == weights[1]  # the same finetuning from the same weights
+
+
+def test_init_from_with_another_architecture_is_an_error_with_a_table(finished: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)another architecture.*model\.d_model +64 +16"):
+        tiny_run(tmp_path, f"init_from={finished.root}", "model.d_model=64", chosen=("model",))
+
+
+def test_without_pretraining(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "stages=[finetune,evaluate]")
+    assert list(folder.metrics()["rows"])[-1] == "finetune only"
+    assert not folder.stage("pretrain").finished
+
+
+def test_tuning_asks_held_out_train_people_and_never_dev(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "stages=[finetune,evaluate]", "held_out_share=0.25")
+    asked = [json.loads(line) for line in (folder.root / "predictions" / "dev.jsonl").read_text().splitlines()]
+    from birthplace_lm.world import World
+
+    corpus = World(people=24, places=4).corpus()
+    train, dev = ({question.text for question in split} for split in (corpus.train, corpus.dev))
+    assert {row["question"] for row in asked} <= train and not {row["question"] for row in asked} & dev
+    assert not read_predictions(folder.root / "predictions" / "test.tsv")
+
+
+def test_a_stage_that_is_no_stage(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not distill"):
+        tiny_run(tmp_path, "stages=[distill]")
+
+
+def test_evaluating_before_training_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no finished stage"):
+        tiny_run(tmp_path, "stages=[evaluate]")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        tiny_run(tmp_path / "file")
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "stages=[]")
+    with folder.locked(), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()}"):
+        tiny_run(tmp_path, "stages=[]")
+    tiny_run(tmp_path, "stages=[]")
+
+
+def test_fast_dev_run_goes_through_every_stage(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "debug=fast_dev_run", "stages=[pretrain,finetune,finetune_only,evaluate]")
+    assert folder.stage("pretrain").facts()["steps"] == 1
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    overrides = ["pretrain.optimizer.lr=1e30", "trainer.gradient_clip_val=null", "checkpoint.every_n_steps=1"]
+    with pytest.raises(NonFiniteLossError, match=r"nothing was updated.*lower the learning rate"):
+        tiny_run(tmp_path, *overrides)
+    (root,) = (path for path in tmp_path.iterdir())
+    last = max((root / "pretrain" / "checkpoints").glob("*.ckpt"))
+    history = read_history(root / "pretrain" / "metrics.csv")["train/loss"]
+    assert load_tree(last)["global_step"] == len(history)  # every step whose loss was finite, and no other
+
+
+def test_ask_and_evaluate(finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = json.loads((finished.root / "predictions" / "dev.jsonl").read_text().splitlines()[0])
+    name = row["question"].removeprefix("Where was ").removesuffix(" born?")
+    ask.main([str(finished.root), name, name])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and row["prediction"].strip() in lines[0] and lines[0].endswith("%")
+    questions = tmp_path / "questions.tsv"
+    questions.write_text(f"{row['question']}\t{row['prediction'] or 'x'}\n", encoding="utf-8")
+    evaluate.main([str(finished.root), "--questions", str(questions), "--out", str(tmp_path / "out.tsv")])
+    assert read_predictions(tmp_path / "out.tsv") == [row["prediction"]]
+    before = finished.metrics()
+    evaluate.main([str(finished.root)])
+    assert finished.metrics() == before
+
+
+@pytest.mark.parametrize("command", [ask.main, evaluate.main])
+def test_a_folder_that_is_no_run(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command([str(tmp_path), *(["Ada"] if command is ask.main else [])])
+    assert stopped.value.code == 2 and "is no run folder" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------- exact resumption
+
+PROGRAM = """
+import sys
+from tests.test_stages import TINY, tiny_run
+from pathlib import Path
+tiny_run(Path(sys.argv[1]), *sys.argv[2:])
+"""
+SLOWED = ["checkpoint.every_n_steps=1", "checkpoint.keep=2", "pretrain.epochs=6", "finetune.epochs=12"]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(folder), *SLOWED]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_at(folder: Path, stage: str, step: int) -> int:
+    """Start the run and kill -9 it once its history has reached a step; the step that it had reached."""
+    process = start(folder)
+    try:
+        while process.poll() is None:
+            reached = _reached(folder, stage)
+            if reached >= step:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finally:
+        process.kill()
+    return _reached(folder, stage)
+
+
+def _reached(folder: Path, stage: str) -> int:
+    for path in folder.glob(f"*/{stage}/metrics.csv"):
+        rows = [row.split(",") for row in path.read_text().splitlines()[1:]]
+        return max((int(row[0]) for row in rows if len(row) == 3 and row[2]), default=-1)
+    return -1
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    (root,) = (path for path in folder.iterdir() if path.is_dir())
+    state: dict[str, Any] = {}
+    for stage in ("pretrain", "finetune"):
+        checkpoint = load_tree(max((root / stage / "checkpoints").glob("*.ckpt")))
+        state[stage] = (checkpoint["state_dict"], checkpoint["optimizer_states"], checkpoint["lr_schedulers"])
+        state[f"{stage} history"] = (root / stage / "metrics.csv").read_text()
+        state[f"{stage} weights"] = (root / stage / "weights.safetensors").read_bytes()
+    state["predictions"] = (root / "predictions" / "dev.jsonl").read_text()
+    return state
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return final_state(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kills",
+    [[("pretrain", 4), ("pretrain", 5), ("finetune", 7)], [("pretrain", 13), ("finetune", 1), ("finetune", 30)]],
+)
+def test_killed_anywhere_and_started_again_it_ends_bit_identical(
+    uninterrupted: dict[str, Any], kills: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    for stage, step in kills:
+        assert kill_at(tmp_path, stage, step) >= step
+    process = start(tmp_path)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert_same(final_state(tmp_path), uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
+    kill_at(tmp_path, "pretrain", 6)
+    newest = max(tmp_path.glob("*/pretrain/checkpoints/*.ckpt"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    process = start(tmp_path)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert f"{newest.name} is damaged" in errors.decode()
+    assert_same(final_state(tmp_path), uninterrupted)
+
+
+def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from birthplace_lm.checkpoints import CheckpointEvery
+
+    original = CheckpointEvery.on_train_batch_end
+
+    def stop_at_three(self: CheckpointEvery, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == 3:
+            self.request()
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(CheckpointEvery, "on_train_batch_end", stop_at_three)
+    with pytest.raises(UnfinishedError, match="pretrain stopped at step 3 of"):
+        tiny_run(tmp_path)
+    monkeypatch.undo()
+    assert tiny_run(tmp_path).stage("finetune").finished
