@@ -12,7 +12,7 @@ The files stand in the order in which the data goes through them; each imports o
     history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on
     evaluation/              predictions to figures
     composing, runs          configurations to objects, and the run folder
-    scoring, stages          trained weights to a table; pretrain -> finetune -> evaluate
+    figures, scoring, stages trained weights to a table; pretrain -> finetune -> evaluate
     cli/                     one file a command
 """
 

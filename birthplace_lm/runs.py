@@ -85,16 +85,8 @@ class RunFolder:
         return self.root.name
 
     def create(self, config: Mapping[str, Any], tokenizer: CharTokenizer) -> None:
-        """Make the folder, or check that the one there is of the same run; found out before any training starts."""
-        try:
-            (self.root / "predictions").mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{os.getpid()}"
-            probe.write_text("")
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"the run folder {self.root.resolve()} cannot be written ({error.strerror}): choose another paths.runs"
-            ) from None
+        """Fill the new folder, or check that the one there is of the same run."""
+        (self.root / "predictions").mkdir(parents=True, exist_ok=True)
         if not self.is_run():
             tokenizer.save(self.root / "vocabulary.json")
             save_config(config, self.root / "config.yaml")
@@ -130,9 +122,18 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; RunInUseError when a live one holds it. The lock dies with its process."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / ".lock", "a+") as file:
+        """Hold the folder, made if need be, for this process; RunInUseError when a live one holds it.
+
+        The lock dies with its process. A folder that cannot be written is a ConfigError, here, before any training.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = open(self.root / ".lock", "a+")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {self.root.resolve()} cannot be written ({error.strerror}): choose another paths.runs"
+            ) from None
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -19,6 +19,7 @@ from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, 
 from birthplace_lm.composing import ConfigError, build, plain, short_hash
 from birthplace_lm.corpus import Corpus, hold_out
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.figures import loss_curves
 from birthplace_lm.history import CsvHistory, RunLogger
 from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
 from birthplace_lm.loggers import FitLabels
@@ -234,6 +235,7 @@ def _trainer(job: Job, stage: str, steps: int, validations: int, loggers: list[R
 
 
 def _evaluate(job: Job) -> None:
+    loss_curves(job.folder)
     evaluate(job.folder, job.corpus, _loggers(job, "evaluate", 0)[1:])
 
 
