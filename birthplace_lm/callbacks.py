@@ -27,8 +27,17 @@ def quieten_lightning() -> None:
     """Leave out what Lightning tells about hardware that is absent and loaders that need no workers."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
-    for message in ("does not have many workers", "`IterableDataset` has `__len__` defined", "Checkpoint directory"):
+    for message in _IDLE:
         warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+_IDLE = (
+    "does not have many workers",
+    "`IterableDataset` has `__len__` defined",
+    "Checkpoint directory",
+    "dataloader is not resumable",  # it begins at the trainer's step by itself
+    "smaller than the logging interval",
+)
 
 
 class ProgressLine(pl.Callback):
@@ -86,8 +95,9 @@ class DecodedExample(pl.Callback):
 
 
 def describe(batch: Batch, tokenizer: CharTokenizer) -> str:
-    """The shortest example of a batch: what goes in, and below it what is asked for, · where nothing is."""
-    x, y = batch.inputs[-1][-1].tolist(), batch.targets[-1][-1].tolist()
+    """An example of middling length: what goes in, and below it what is asked for, · where nothing is."""
+    group = len(batch.inputs) // 2
+    x, y = batch.inputs[group][0].tolist(), batch.targets[group][0].tolist()
     asked = "".join("·" if i == IGNORE else tokenizer.decode([i]) for i in y)
     shown, asked = tokenizer.decode(x).rstrip(PAD).replace("\n", "⏎"), asked.rstrip("·").replace("\n", "⏎")
-    return f"example   in   {shown}\n          out  {asked}"
+    return f"example   sees  {shown}\n          says  {asked}"

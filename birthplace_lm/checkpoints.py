@@ -1,6 +1,8 @@
 """Where a fit goes on after an interruption: checkpoints as files of trees, when they are written, the newest one."""
 
 import logging
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from birthplace_lm.storage import DamagedCheckpointError, load_tree, save_tree
 
 log = logging.getLogger(__name__)
+_ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class SafetensorsCheckpointIO(CheckpointIO):
@@ -70,6 +73,7 @@ class CheckpointEvery(pl.Callback):
 
     For loaders that run over all steps, as this package's do, and for fits that are counted in epochs. With a limit in
     steps over several epochs the weights are right after a resumption, but Lightning's count of epochs may not be.
+    The first Ctrl-C, SIGTERM or SIGHUP counts as a request; a second one ends at once, as without this callback.
     Keeps no state of its own in the checkpoint, so it may be changed or left out when the run is resumed.
     """
 
@@ -87,6 +91,7 @@ class CheckpointEvery(pl.Callback):
         self.every_n_steps = every_n_steps
         self.every_n_seconds = every_n_seconds
         self.keep = keep
+        self._former: dict[int, Any] = {}  # signal handlers that stood before the fit
         self._requested = False
         self._due = False
         self._step = -1
@@ -99,7 +104,25 @@ class CheckpointEvery(pl.Callback):
         """Asks for a stop after this batch, with a checkpoint; only sets a flag, so signal handlers may call it."""
         self._requested = True
 
+    def _on_signal(self, number: int, frame: Any) -> None:
+        print(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once", flush=True)
+        self._restore_signals()
+        self.request()
+
+    def _restore_signals(self) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former = {}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._restore_signals()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore_signals()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._former = {number: signal.signal(number, self._on_signal) for number in _ENDING}
         self._step = self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._due = False

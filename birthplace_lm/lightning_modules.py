@@ -68,8 +68,8 @@ class _NextCharacter(pl.LightningModule):
         loss = torch.stack(sums).sum() / batch.n_targets
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
-                f"the loss is {loss.item()} at step {self.global_step + 1}; nothing was updated and the last "
-                "checkpoint is good: lower the learning rate or lengthen the warm-up, then start again"
+                f"the loss is {loss.item()} at step {self.global_step + 1}: nothing was updated by it, and earlier "
+                "checkpoints stay. A lower learning rate or a longer warm-up makes a run of its own"
             )
         self.characters_seen += batch.n_characters
         self.log_dict({"train/loss": loss.detach(), "train/characters": float(self.characters_seen)})

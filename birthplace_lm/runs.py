@@ -17,26 +17,20 @@ One process at a time works in it: that one holds the lock on `.lock`.
 import fcntl
 import json
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from birthplace_lm.composing import ConfigError, build, differences, load_config, save_config
+from birthplace_lm.corpus import sha256_of
+from birthplace_lm.provenance import provenance
 from birthplace_lm.storage import load_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 STAGES = ("pretrain", "finetune", "finetune_only")  # those that train, in the order of their run
-_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "safetensors", "numpy", "wandb")
 _ARCHITECTURE = ("model", "attention", "positions")
 
 
@@ -85,16 +79,15 @@ class RunFolder:
         return self.root.name
 
     def create(self, config: Mapping[str, Any], tokenizer: CharTokenizer) -> None:
-        """Fill the new folder, or check that the one there is of the same run."""
+        """Fill a new folder; one that is filled is left as it is."""
         (self.root / "predictions").mkdir(parents=True, exist_ok=True)
         if not self.is_run():
-            tokenizer.save(self.root / "vocabulary.json")
-            save_config(config, self.root / "config.yaml")
-        elif self.tokenizer().fingerprint != tokenizer.fingerprint:
-            raise ConfigError(
-                f"{self.root} has a vocabulary of {len(self.tokenizer())} characters, this run needs another one of "
-                f"{len(tokenizer)}: give it another name or remove the folder"
-            )
+            for name, save in (
+                ("vocabulary.json", tokenizer.save),
+                ("config.yaml", lambda path: save_config(config, path)),
+            ):
+                save(self.root / f".{name}")
+                os.replace(self.root / f".{name}", self.root / name)
 
     def is_run(self) -> bool:
         return (self.root / "config.yaml").is_file() and (self.root / "vocabulary.json").is_file()
@@ -113,6 +106,14 @@ class RunFolder:
             if self.stage(name).finished:
                 return name
         raise ConfigError(f"{self.root} holds no finished stage: run its command again to go on, then ask again")
+
+    def starting_weights(self) -> Path:
+        """What another run starts from: the pretrained weights, or the last ones where there are none."""
+        begin = self.stage("pretrain")
+        return begin.weights if begin.finished else self.stage(self.final_stage()).weights
+
+    def starting_weights_sha256(self) -> str:
+        return sha256_of(self.starting_weights())
 
     def load_model(self, stage: str | None = None) -> Transformer:
         """The trained model of a stage (by default the one that answers), ready for evaluation."""
@@ -205,44 +206,3 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def provenance(data: str) -> dict[str, Any]:
-    """Where a result comes from: time, command, commit and whether the tree was dirty, versions, hardware, data."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **_commit(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "hardware": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-        "data": data,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that the package runs from; None from an installed package."""
-    here = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if not (here / "pyproject.toml").is_file():
-        return {"commit": None, "dirty": None}
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

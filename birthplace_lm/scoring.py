@@ -47,7 +47,6 @@ def evaluate(folder: RunFolder, corpus: Corpus, loggers: Sequence[RunLogger] = (
     metrics = folder.update_metrics(**metrics, rows=rows)
     for logger in loggers:
         logger.summarize({key: value for key, value in metrics.items() if key != "slices"})
-        logger.finish("success")
     print_table(folder, metrics)
     return metrics
 

@@ -33,13 +33,21 @@ def fits(attention: str, positions: str) -> bool:
 
 
 def tiny(
-    attention: str = "vanilla", positions: str = "learned", seed: int = 0, vocabulary_size: int = 20, **model: Any
+    attention: str = "vanilla",
+    positions: str = "learned",
+    seed: int = 0,
+    vocabulary_size: int = 20,
+    knobs: dict[str, Any] | None = None,
+    **model: Any,
 ) -> Transformer:
     """A model of two layers and width 16 that a test can afford, in float32, on 20 characters."""
     torch.manual_seed(seed)
     size: dict[str, Any] = {"n_layers": 2, "n_heads": 4, "d_model": 16, "block_size": 24, "dropout": 0.0}
     node = option("model", "cs224n", **{**size, **model})
-    parts = {"attention": build(option("attention", attention)), "positions": build(option("positions", positions))}
+    parts = {
+        "attention": build(option("attention", attention, **(knobs or {}))),
+        "positions": build(option("positions", positions)),
+    }
     built = build(node, **{"vocabulary_size": vocabulary_size, **parts})()
     assert isinstance(built, Transformer)
     return built

@@ -1,15 +1,22 @@
 """Every attention in configs/attention, with every position that it takes: the same properties."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
 from birthplace_lm.attention.vanilla import VanillaAttention
+from birthplace_lm.composing import build
+from birthplace_lm.positions.alibi import AlibiPositions
+from birthplace_lm.positions.none import NoPositions
 from birthplace_lm.positions.rotary import RotaryPositions
-from tests.helpers import PAIRS, VARIANTS, roughened, tiny
+from birthplace_lm.positions.sinusoidal import SinusoidalPositions
+from birthplace_lm.transformer import Transformer
+from tests.helpers import PAIRS, VARIANTS, option, roughened, tiny
 
 every_pair = pytest.mark.parametrize(("attention", "positions"), PAIRS)
 every_variant = pytest.mark.parametrize("attention", VARIANTS)
@@ -74,7 +81,7 @@ def test_every_parameter_learns(attention: str) -> None:
 def test_layers_share_no_parameter(attention: str) -> None:
     model = tiny(attention, n_layers=3)
     pointers = [parameter.data_ptr() for block in model.blocks for parameter in block.parameters()]
-    assert len(pointers) == len(set(pointers)) == 3 * len(list(model.blocks[0].parameters()))
+    assert len(pointers) == len(set(pointers)) and all(list(block.parameters()) for block in model.blocks)
     modules = [id(module) for module in model.modules()]
     assert len(modules) == len(set(modules))
 
@@ -115,97 +122,7 @@ def test_a_sequence_longer_than_the_block_is_refused(attention: str) -> None:
         model(tokens(model.max_length + 1))
 
 
-# ---------------------------------------------------------------------------- against slow versions from the equations
-
-
-def linear(layer: nn.Linear, x: list[float]) -> list[float]:
-    weight, bias = layer.weight.tolist(), layer.bias.tolist()
-    return [sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
-
-
-def softmax(scores: list[float]) -> list[float]:
-    exponentials = [math.exp(score - max(scores)) for score in scores]
-    return [e / sum(exponentials) for e in exponentials]
-
-
-def attend(
-    weights: list[list[list[float]]], values: list[list[float]], output: nn.Linear, width: int
-) -> list[list[float]]:
-    """weights[h][i][j] over values[j], a head's slice each."""
-    rows = []
-    for i in range(len(values)):
-        mixed = []
-        for h, head in enumerate(weights):
-            for k in range(h * width, (h + 1) * width):
-                mixed.append(sum(head[i][j] * values[j][k] for j in range(i + 1)))
-        rows.append(linear(output, mixed))
-    return rows
-
-
-def slow_vanilla(module: VanillaAttention, x: list[list[float]], theta: float | None) -> list[list[float]]:
-    """softmax(QKᵀ/√K)V in loops over heads, positions and coordinates; with theta, q and k turn as complex numbers."""
-    d = len(x[0])
-    width = d // module.n_heads
-    projected = [linear(module.query_key_value, row) for row in x]
-    q, k, v = ([row[part * d : (part + 1) * d] for row in projected] for part in range(3))
-
-    def turned(vector: list[float], position: int) -> list[float]:
-        if theta is None:
-            return vector
-        half = width // 2
-        out = [0.0] * width
-        for pair in range(half):
-            z = complex(vector[pair], vector[pair + half])
-            z *= complex(math.cos(angle := position * theta ** (-2 * pair / width)), math.sin(angle))
-            out[pair], out[pair + half] = z.real, z.imag
-        return out
-
-    weights = []
-    for h in range(module.n_heads):
-        part = slice(h * width, (h + 1) * width)
-        rows = []
-        for i in range(len(x)):
-            query = turned(q[i][part], i)
-            scores = [
-                sum(a * b for a, b in zip(query, turned(k[j][part], j), strict=True)) / math.sqrt(width)
-                for j in range(i + 1)
-            ]
-            rows.append(softmax(scores))
-        weights.append(rows)
-    return attend(weights, v, module.output, width)
-
-
-def slow_synthesizer(module: SynthesizerAttention, x: list[list[float]]) -> list[list[float]]:
-    """softmax(ReLU(xA + b₁)B + b₂)V, position by position."""
-    width = len(x[0]) // module.n_heads
-    hidden = [[max(value, 0.0) for value in linear(module.hidden, row)] for row in x]
-    table, bias = module.scores.tolist(), module.scores_bias.tolist()
-    weights = [
-        [
-            softmax([sum(hidden[i][h * width + k] * table[k][j] for k in range(width)) + bias[j] for j in range(i + 1)])
-            for i in range(len(x))
-        ]
-        for h in range(module.n_heads)
-    ]
-    return attend(weights, [linear(module.value, row) for row in x], module.output, width)
-
-
-@pytest.mark.parametrize(("positions", "theta"), [("learned", None), ("rotary", 10_000.0)])
-def test_vanilla_is_its_equation(positions: str, theta: float | None) -> None:
-    module = roughened(tiny("vanilla", positions)).double().eval().blocks[0].attention
-    assert isinstance(module, VanillaAttention)
-    x = torch.randn(1, 9, 16, dtype=torch.float64)
-    expected = torch.tensor(slow_vanilla(module, x[0].tolist(), theta), dtype=torch.float64)
-    # angles are computed in float32, values in float64
-    torch.testing.assert_close(module(x)[0], expected, rtol=1e-6 if theta else 1e-12, atol=1e-6 if theta else 1e-12)
-
-
-def test_the_synthesizer_is_its_equation() -> None:
-    module = roughened(tiny("synthesizer")).double().eval().blocks[0].attention
-    assert isinstance(module, SynthesizerAttention)
-    x = torch.randn(1, 9, 16, dtype=torch.float64)
-    expected = torch.tensor(slow_synthesizer(module, x[0].tolist()), dtype=torch.float64)
-    torch.testing.assert_close(module(x)[0], expected, rtol=1e-12, atol=1e-12)
+# ------------------------------------------------------------------------------------------------- one variant or a few
 
 
 def test_the_synthesizers_weights_ignore_what_stands_elsewhere() -> None:
@@ -225,9 +142,20 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
 
 
-def test_rotary_positions_need_scores_to_act_on() -> None:
-    with pytest.raises(Exception, match="RotaryPositions acts on query-key scores"):
-        tiny("synthesizer", "rotary")
+@pytest.mark.parametrize("positions", ["rotary", "alibi"])
+@pytest.mark.parametrize("attention", VARIANTS)
+def test_positions_that_act_on_scores_need_some(attention: str, positions: str) -> None:
+    without = {"hybrid", "linear"} | {
+        name for name in VARIANTS if name.startswith("synthesizer") and not name.endswith("vanilla")
+    }
+    if attention in without:
+        with pytest.raises(ValueError, match=f"{positions.title()}Positions acts on query-key scores, and .* has none"):
+            tiny(attention, positions)
+    elif (attention, positions) == ("additive", "rotary"):
+        with pytest.raises(ValueError, match="RotaryPositions acts on dot products, and additive attention adds"):
+            tiny(attention, positions)
+    else:
+        tiny(attention, positions)
 
 
 def test_qk_norm_makes_scores_blind_to_the_size_of_queries() -> None:
@@ -239,3 +167,273 @@ def test_qk_norm_makes_scores_blind_to_the_size_of_queries() -> None:
         module.query_key_value.weight[:32] *= 3
         module.query_key_value.bias[:32] *= 3
     torch.testing.assert_close(module(x), before, rtol=1e-5, atol=1e-6)
+
+
+WRONG = [
+    ("grouped_query", {"n_groups": 3}, "3 groups do not divide 4 heads"),
+    ("grouped_query", {"n_groups": 0}, "0 groups do not divide 4 heads"),
+    ("sliding_window", {"window": 0}, "a window of 0 positions"),
+    ("linear", {"chunk": 0}, "a chunk of 0 positions"),
+    ("additive", {"chunk": -1}, "a chunk of -1 queries"),
+    ("differential", {"lambda_init": 1.0}, r"lambda_init 1.0 is outside \[0, 1\)"),
+    ("synthesizer_random_fixed", {"std": -1.0}, "std -1.0 is no standard deviation"),
+    ("synthesizer_factorized_random", {"rank": 25}, "rank 25 of a table of 24 places: use 1 … 24"),
+    ("synthesizer_factorized_random", {"rank": 0}, "rank 0 of a table of 24 places"),
+    ("synthesizer_factorized_dense", {"a": 4, "b": 5}, "a·b = 4·5 = 20 scores do not reach a block of 24"),
+    ("synthesizer_factorized_dense", {"a": 0}, "factors a = 0 and b = None"),
+    ("synthesizer_factorized_dense", {"b": -2}, "factors a = None and b = -2"),
+    ("hybrid", {"layers": []}, "a hybrid of 0 attentions"),
+]
+
+
+@pytest.mark.parametrize(("attention", "knobs", "message"), WRONG)
+def test_wrong_knobs_are_refused_with_their_numbers(attention: str, knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(attention, knobs=knobs)
+
+
+def test_differential_attention_halves_heads() -> None:
+    with pytest.raises(ValueError, match="3 = 12/4 must be even"):
+        tiny("differential", d_model=12)
+    with pytest.raises(ValueError, match="a head's width must be even, not 1"):
+        tiny("differential", "rotary", d_model=8)
+
+
+@pytest.mark.parametrize(("a", "b"), [(None, None), (3, None), (None, 5), (24, 1), (40, 40)])
+def test_factors_left_open_reach_the_block(a: int | None, b: int | None) -> None:
+    model = tiny("synthesizer_factorized_dense", knobs={"a": a, "b": b})
+    assert model(tokens(24)).isfinite().all() and model.max_length == 24
+    if (a, b) == (None, None):
+        scores = model.blocks[0].attention.scores
+        assert (scores.blocks.out_features, scores.within.out_features) == (5 * 4, 5 * 4)
+
+
+def test_factorized_scores_differ_from_place_to_place_even_as_a_is_b() -> None:
+    model = roughened(tiny("synthesizer_factorized_dense", knobs={"a": 5, "b": 5}))
+    scores = model.blocks[0].attention.scores(torch.randn(1, 24, 16), 0, None)[0, 0, -1]
+    assert len(scores.unique()) == 24
+
+
+MIXTURES = ["synthesizer_dense_vanilla", "synthesizer_random_dense", "synthesizer_random_vanilla"]
+
+
+@pytest.mark.parametrize("attention", MIXTURES)
+def test_the_parts_of_a_mixture_sum_to_one_and_are_learned(attention: str) -> None:
+    model = roughened(tiny(attention))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = [block.attention.scores.alpha.detach().clone() for block in model.blocks]
+    F.cross_entropy(model(tokens(20))[:, :-1].flatten(0, 1), tokens(20)[:, 1:].flatten()).backward()
+    optimizer.step()
+    for block, was in zip(model.blocks, before, strict=True):
+        alpha = block.attention.scores.alpha
+        assert alpha.sum().item() == pytest.approx(1) and (alpha > 0).all() and not torch.equal(alpha, was)
+
+
+def test_the_gradient_of_a_mixture_reaches_every_scalar() -> None:
+    scores = roughened(tiny("synthesizer_dense_vanilla")).double().blocks[0].attention.scores
+    x = torch.randn(1, 4, 16, dtype=torch.float64)
+
+    def mixed(mix: Tensor) -> Tensor:
+        return torch.func.functional_call(scores, {"mix": mix}, (x, 0, None))
+
+    assert torch.autograd.gradcheck(mixed, scores.mix.detach().requires_grad_())
+
+
+@pytest.mark.parametrize("attention", MIXTURES)
+def test_a_mixture_begins_even(attention: str) -> None:
+    assert tiny(attention).blocks[0].attention.scores.alpha.tolist() == [0.5, 0.5]
+
+
+def test_the_fixed_table_is_not_trained_and_comes_back_with_the_model() -> None:
+    model = tiny("synthesizer_random_fixed")
+    table = model.blocks[0].attention.scores.table.clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
+    model(tokens(20)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(model.blocks[0].attention.scores.table, table)
+    again = tiny("synthesizer_random_fixed", seed=7)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.blocks[0].attention.scores.table, table)
+    assert torch.equal(again(tokens(20)), model(tokens(20)))
+    assert model.double().blocks[0].attention.scores.table.dtype == torch.float64  # it moves with the model
+
+
+def test_the_fixed_table_follows_from_its_seed_alone() -> None:
+    tables = [
+        tiny("synthesizer_random_fixed", seed=run, knobs={"seed": seed}).blocks[0].attention.scores.table
+        for run, seed in ((0, 0), (1, 0), (0, 1))
+    ]
+    assert torch.equal(tables[0], tables[1]) and not torch.equal(tables[0], tables[2])
+    assert tables[0].std().item() == pytest.approx(1, abs=0.05) and not torch.equal(tables[0][0], tables[0][1])
+
+
+@pytest.mark.parametrize("window", [1, 5, 24])
+def test_a_window_of_w_shows_exactly_w_positions(window: int) -> None:
+    module = roughened(tiny("sliding_window", knobs={"window": window})).double().eval().blocks[0].attention
+    x = torch.randn(1, 24, 16, dtype=torch.float64)
+    for at in (0, 9, 23):
+        changed = x.clone()
+        changed[:, at] += 1
+        moved = (module(changed) != module(x)).any(-1)[0]  # (T,)
+        assert moved.nonzero().flatten().tolist() == list(range(at, min(24, at + window)))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
+@pytest.mark.parametrize("cuts", [[1] * 20, [9, 1, 1, 7, 2]])
+@pytest.mark.parametrize("window", [1, 4])
+def test_a_window_forgets_what_it_cannot_see_and_still_counts(positions: str, cuts: list[int], window: int) -> None:
+    model = roughened(tiny("sliding_window", positions, knobs={"window": window})).double().eval()
+    x, cache, begin, outputs = tokens(20), model.new_cache(), 0, []
+    for cut in cuts:
+        outputs.append(model(x[:, begin : begin + cut], cache, begin))
+        begin += cut
+        assert all(memory[name].shape[2] == min(begin, window - 1) for memory in cache for name in "kv")
+    torch.testing.assert_close(torch.cat(outputs, 1), model(x), rtol=1e-12, atol=1e-12)
+
+
+def same_weights(one: str, other: str, positions: str, knobs: dict[str, int]) -> tuple[Tensor, Tensor]:
+    """What two variants with the same weights, the second with knobs, make of the same text."""
+    first = roughened(tiny(one, positions)).double().eval()
+    second = tiny(other, positions, seed=5, knobs=knobs).double().eval()
+    second.load_state_dict(first.state_dict())
+    return first(tokens(20)), second(tokens(20))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
+def test_grouped_queries_reach_from_multi_query_to_vanilla(positions: str) -> None:
+    torch.testing.assert_close(*same_weights("vanilla", "grouped_query", positions, {"n_groups": 4}))
+    torch.testing.assert_close(*same_weights("multi_query", "grouped_query", positions, {"n_groups": 1}))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
+def test_a_window_as_long_as_the_block_is_vanilla(positions: str) -> None:
+    torch.testing.assert_close(*same_weights("vanilla", "sliding_window", positions, {"window": 24}))
+
+
+def test_a_single_head_is_vanilla_with_one() -> None:
+    model = roughened(tiny("single_head")).double().eval()
+    vanilla = tiny("vanilla", n_heads=1).double().eval()
+    vanilla.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(tokens(20)), vanilla(tokens(20)))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
+def test_heads_that_do_not_talk_yet_are_vanilla(positions: str) -> None:
+    """The weights as a matrix and the fused kernel compute one function."""
+    talking, vanilla = tiny("talking_heads", positions).double().eval(), tiny("vanilla", positions).double().eval()
+    for ours, theirs in zip(talking.blocks, vanilla.blocks, strict=True):
+        parts = [(ours.attention.scores.query_key, slice(0, 32)), (ours.attention.value, slice(32, 48))]
+        with torch.no_grad():
+            for layer, rows in parts:
+                layer.weight.copy_(theirs.attention.query_key_value.weight[rows])
+        ours.attention.output.load_state_dict(theirs.attention.output.state_dict())
+        x = torch.randn(2, 20, 16, dtype=torch.float64)
+        torch.testing.assert_close(ours.attention(x), theirs.attention(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 100])
+def test_chunks_of_linear_and_additive_attention_change_nothing(chunk: int) -> None:
+    for attention in ("linear", "additive"):
+        torch.testing.assert_close(*same_weights(attention, attention, "learned", {"chunk": chunk}))
+
+
+def test_chunked_linear_sums_are_the_quadratic_form() -> None:
+    module = roughened(tiny("linear", knobs={"chunk": 4})).double().blocks[0].attention
+    q, k, v = torch.rand(3, 2, 4, 11, 4, dtype=torch.float64)
+    before = torch.rand(2, 4, 4, 4, dtype=torch.float64)
+    sums, state = module.sums(q, k, v, before)
+    torch.testing.assert_close(sums, (q @ k.mT).tril() @ v + q @ before)
+    torch.testing.assert_close(state, before + k.mT @ v)
+
+
+def test_additive_gradients_pass_through_the_chunks() -> None:
+    gradients = []
+    for chunk in (5, 24):
+        model = roughened(tiny("additive", knobs={"chunk": chunk})).double()
+        model(tokens(20)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_hybrid_alternates_and_starts_anew_for_each_model() -> None:
+    factory = build(option("attention", "hybrid"))
+    for layers in (3, 2, 5):  # 3 and 5 leave the turn in mid-list
+        model = Transformer(20, layers, 4, 16, 24, factory, NoPositions)
+        kinds = [type(block.attention) for block in model.blocks]
+        assert kinds == ([VanillaAttention, SynthesizerAttention] * 3)[:layers]
+        assert model.max_length == 23  # the synthesizer's
+
+
+def test_a_hybrids_layers_may_take_knobs() -> None:
+    node = option("attention", "synthesizer_random_fixed")
+    model = tiny("hybrid", knobs={"layers": [{**node, "seed": seed} for seed in (0, 1)]})
+    one, other = (block.attention.scores.table for block in model.blocks)
+    assert not torch.equal(one, other)
+
+
+def test_a_hook_reads_the_weights() -> None:
+    softmaxes = [name for name in VARIANTS if hasattr(tiny(name).blocks[0].attention, "weights")]
+    assert {"additive", "synthesizer", "talking_heads", *MIXTURES} <= set(softmaxes)
+    for name in softmaxes:
+        module, read = tiny(name).eval().blocks[0].attention, []
+        module.weights.register_forward_hook(lambda module, args, output, read=read: read.append(output))
+        module(torch.randn(3, 7, 16))
+        (weights,) = read
+        assert weights.shape == (3, 4, 7, 7) and torch.equal(weights, weights.tril())
+        if name != "differential":
+            torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 7))
+        else:
+            torch.testing.assert_close(weights.sum(-1), (1 - module.weights.subtracted).expand(3, 4, 7))
+
+
+def test_dropout_on_weights_differs_from_row_to_row_of_the_batch() -> None:
+    """Also where the scores are the same for all rows."""
+    module = roughened(tiny("synthesizer_random", dropout=0.5)).train().blocks[0].attention
+    one, other = module.weights(module.scores(torch.zeros(2, 20, 16), 0, None), torch.ones(20, 20).bool(), 2)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("attention", [name for name in VARIANTS if name != "linear"])
+def test_dropout_reaches_the_weights(attention: str) -> None:
+    for block in roughened(tiny(attention, dropout=0.5)).blocks:
+        module, x = block.attention, torch.randn(2, 20, 16)
+        assert not torch.equal(module.train()(x), module(x)) and torch.equal(module.eval()(x), module(x))
+
+
+# ------------------------------------------------------------------------------------------------------------ positions
+
+
+def test_alibi_sinks_by_slope_and_distance() -> None:
+    bias = AlibiPositions(64, 16, 8).score_bias(2, 5, torch.device("cpu"))
+    assert bias.shape == (8, 2, 5)
+    for h in range(8):
+        assert bias[h, 1].tolist() == [-distance / 2 ** (h + 1) for distance in (4, 3, 2, 1, 0)]
+        assert bias[h, 0, :4].tolist() == [-distance / 2 ** (h + 1) for distance in (3, 2, 1, 0)]
+
+
+def test_sinusoidal_positions_are_waves_as_large_as_characters() -> None:
+    table = SinusoidalPositions(50, 16, 4).embedding()
+    assert table is not None and not table.state_dict() and not list(table.parameters())
+    vectors = table(torch.arange(50))
+    scale = 0.02 * math.sqrt(2)
+    for position, pair in ((0, 0), (7, 0), (49, 3)):
+        angle = position / 10_000 ** (2 * pair / 16)
+        expected = [scale * math.sin(angle), scale * math.cos(angle)]
+        assert vectors[position, 2 * pair : 2 * pair + 2].tolist() == pytest.approx(expected, abs=1e-7)
+    assert vectors.square().mean().sqrt().item() == pytest.approx(0.02)
+
+
+def test_positions_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="the width 15 must be even"):
+        SinusoidalPositions(24, 15, 3)
+    with pytest.raises(ValueError, match=r"std 0\.0 say nothing"):
+        SinusoidalPositions(24, 16, 4, std=0.0)
+    with pytest.raises(ValueError, match="a head's width must be even, not 3"):
+        RotaryPositions(24, 12, 2).for_heads(4)
+
+
+def test_positions_for_other_heads_keep_their_knobs() -> None:
+    assert RotaryPositions(24, 16, 2, theta=5.0).for_heads(4).theta == 5.0
+    other = SinusoidalPositions(24, 16, 2, theta=5.0, std=0.1).for_heads(4)
+    assert (other.theta, other.std, other.n_heads) == (5.0, 0.1, 4)

@@ -122,9 +122,54 @@ def test_tuning_asks_held_out_train_people_and_never_dev(tmp_path: Path) -> None
     assert not read_predictions(folder.root / "predictions" / "test.tsv")
 
 
-def test_a_stage_that_is_no_stage(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not distill"):
-        tiny_run(tmp_path, "stages=[distill]")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages=[distill]", r"in this order, not \['distill'\]"),
+        ("stages=[finetune,pretrain]", "in this order"),
+        ("stages=finetune", "stages is a list"),
+        ("pretrain.epochs=0", "pretrain: epochs must be at least 1, not 0"),
+        ("pretrain.question_share=1.5", "question_share is a share"),
+        ("model.n_heads=3", "3 heads do not divide the width 16"),
+        ("model.block_size=24", "the block has 24|do not fit"),
+        ("held_out_share=2", "between 0 and 1"),
+        ("checkpoint.keep=0", "keep"),
+        ("init_from=nowhere", "is no run folder"),
+    ],
+)
+def test_what_cannot_work_is_said_before_training(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_run(tmp_path, override)
+    assert not list(tmp_path.glob("*/pretrain"))
+
+
+def test_an_unknown_character_in_any_question_is_found_before_training(tmp_path: Path) -> None:
+    from birthplace_lm.world import World
+
+    World(people=24, places=4).write(tmp_path / "data")
+    with open(tmp_path / "data" / "birth_test_inputs.tsv", "a", encoding="utf-8") as file:
+        file.write("Where was 鈴木 born?\n")
+    with pytest.raises(ConfigError, match=r"question \d+ of test \(birth_test_inputs.tsv\): character '鈴'"):
+        run(composed("data=files", f"data.dir={tmp_path / 'data'}", f"paths.runs={tmp_path / 'runs'}"))
+
+
+def test_a_named_folder_never_mixes_two_runs(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "name=mine", "stages=[finetune]")
+    assert folder.name == "mine"
+    with pytest.raises(ConfigError, match=r"holds another run:\n  model.d_model: 32 here, 16 there"):
+        tiny_run(tmp_path, "name=mine", "stages=[finetune]", "model.d_model=32")
+    with pytest.raises(ConfigError, match=r"data: .* here, .* there"):
+        tiny_run(tmp_path, "name=mine", "stages=[finetune]", "data.people=25")
+    tiny_run(tmp_path, "name=mine", "stages=[finetune,evaluate]")  # a stage more is the same run
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_mirrors_are_written(logger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef" * 3)
+    folder = tiny_run(tmp_path, "stages=[finetune,evaluate]", f"logger={logger}", "wandb.mode=offline")
+    files = [path for path in folder.root.rglob("*") if path.is_file()]
+    assert any("tfevents" in path.name or path.suffix == ".wandb" for path in files)
+    assert not any(b"0123456789abcdef" * 2 in path.read_bytes() for path in files)
 
 
 def test_evaluating_before_training_says_so(tmp_path: Path) -> None:
@@ -152,7 +197,7 @@ def test_fast_dev_run_goes_through_every_stage(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
     overrides = ["pretrain.optimizer.lr=1e30", "trainer.gradient_clip_val=null", "checkpoint.every_n_steps=1"]
-    with pytest.raises(NonFiniteLossError, match=r"nothing was updated.*lower the learning rate"):
+    with pytest.raises(NonFiniteLossError, match=r"nothing was updated by it.*lower learning rate"):
         tiny_run(tmp_path, *overrides)
     (root,) = (path for path in tmp_path.iterdir())
     last = max((root / "pretrain" / "checkpoints").glob("*.ckpt"))
@@ -193,10 +238,10 @@ tiny_run(Path(sys.argv[1]), *sys.argv[2:])
 SLOWED = ["checkpoint.every_n_steps=1", "checkpoint.keep=2", "pretrain.epochs=6", "finetune.epochs=12"]
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(folder), *SLOWED]
+    command = [sys.executable, "-c", PROGRAM, str(folder), *SLOWED, *overrides]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -306,3 +351,20 @@ def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         tiny_run(tmp_path)
     monkeypatch.undo()
     assert tiny_run(tmp_path).stage("finetune").finished
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_before_it_ends_the_run(uninterrupted: dict[str, Any], number: int, tmp_path: Path) -> None:
+    process = start(tmp_path, "checkpoint.every_n_steps=null")
+    while _reached(tmp_path, "pretrain") < 5 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode not in (0, -number) and "pretrain stopped at step" in errors.decode()
+    (saved,) = tmp_path.glob("*/pretrain/checkpoints/*.ckpt")
+    assert load_tree(saved)["global_step"] > 5
+    process = start(tmp_path)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert_same(final_state(tmp_path), uninterrupted)

@@ -44,7 +44,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     from birthplace_lm.benchmarks import decoding, training
     from birthplace_lm.callbacks import quieten_lightning
     from birthplace_lm.composing import config_folder
-    from birthplace_lm.runs import build_model, provenance
+    from birthplace_lm.provenance import provenance
+    from birthplace_lm.runs import build_model
     from birthplace_lm.sources import Folder, sha256_of_corpus
     from birthplace_lm.tokenizer import CharTokenizer
     from birthplace_lm.world import World

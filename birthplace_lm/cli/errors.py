@@ -21,14 +21,25 @@ _TOLD = (
     RunInUseError,
     UnfinishedError,
     UnknownCharacterError,
+    FileNotFoundError,
+    IsADirectoryError,
+    PermissionError,
 )
 
 
 @contextmanager
-def in_plain_words() -> Iterator[None]:
-    """Print what is wrong and exit with status 2."""
+def in_plain_words(go_on: bool = False) -> Iterator[None]:
+    """Print what is wrong and exit with status 2, or 130 where the user interrupted.
+
+    With `go_on` the error is printed and passed on, so that a sweep notes it and goes on with its next job.
+    """
     try:
         yield
     except _TOLD as error:
         print(f"error: {error}", file=sys.stderr)
+        if go_on:
+            raise
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)

@@ -21,13 +21,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _score_again(options: argparse.Namespace) -> None:
+    from birthplace_lm.jobs import corpus_of
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate
-    from birthplace_lm.stages import corpus_of
 
     folder = RunFolder(options.run)
+    corpus = corpus_of(folder, options.data)
     with folder.locked():
-        evaluate(folder, corpus_of(folder, options.data))
+        evaluate(folder, corpus)
 
 
 def _answer_file(options: argparse.Namespace) -> None:

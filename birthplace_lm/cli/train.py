@@ -4,6 +4,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -18,7 +19,7 @@ def _train(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     choices = {key: value for key, value in hydra_config.runtime.choices.items() if not key.startswith("hydra/")}
     chosen = [override.split("=")[0].lstrip("+~").split(".")[0] for override in hydra_config.overrides.task]
-    with in_plain_words():
+    with in_plain_words(go_on=hydra_config.mode == RunMode.MULTIRUN):
         run(config, choices, chosen)
 
 

@@ -70,7 +70,7 @@ class SalientSpans:
 
     A share `salient` of the examples asks for an entity behind the title, the rest for a random span. Of the salient
     ones a share `gazetteer` asks for an answer of the training questions that the document holds, if it holds one.
-    A share `isolated` of the salient ones shows only the title, 0 … `before` characters before the span and
+    A share `isolated` of the salient ones shows only the title, `min_before` … `before` characters before the span and
     0 … `after` behind it: where the rest of a text gives the answer away, a model need not learn whom it is about.
 
     Rules that look at the documents and at the training answers alone; nothing knows whose birthplace is asked for.
@@ -85,6 +85,7 @@ class SalientSpans:
         salient: float = 0.8,
         gazetteer: float = 0.6,
         isolated: float = 0.7,
+        min_before: int = 0,
         before: int = 32,
         after: int = 16,
         longest_span: int = 32,
@@ -93,10 +94,14 @@ class SalientSpans:
         for name, share in {"salient": salient, "gazetteer": gazetteer, "isolated": isolated}.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in 0 … 1, not {share}")
-        if min(before, after) < 0 or longest_span < 1:
-            raise ValueError(f"before {before}, after {after} and longest_span {longest_span} count characters")
+        if not 0 <= min_before <= before or after < 0 or longest_span < 1:
+            raise ValueError(
+                f"min_before {min_before}, before {before}, after {after} and longest_span {longest_span} count "
+                "characters: 0 <= min_before <= before, 0 <= after and 1 <= longest_span are needed"
+            )
         self.random = RandomSpans(block_size, window=window, third_sentinel=True)
         self.salient, self.gazetteer, self.isolated = salient, gazetteer, isolated
+        self.min_before = min_before
         self.before, self.after, self.longest_span = before, after, longest_span
         self.longest_title = (self.max_total - 3 - longest_span) // 2
 
@@ -129,7 +134,7 @@ class SalientSpans:
         room = torch.minimum(self.random.max_length - title, full)  # of the window when it is as wide as it can be
         earliest = (span_end - room).clamp(min=0)
         wide = choose(u[:, 7], earliest, torch.maximum(torch.minimum(span, full - room), earliest))
-        begin = torch.where(isolated, span - choose(u[:, 7], 0, self.before), wide).clamp(min=0)
+        begin = torch.where(isolated, span - choose(u[:, 7], self.min_before, self.before), wide).clamp(min=0)
         end = torch.where(isolated, span_end + choose(u[:, 8], 0, self.after), begin + room)
         end = torch.minimum(torch.maximum(end, span_end), full)
         joined = begin <= title  # the window reaches the title: one piece from the start

@@ -1,5 +1,7 @@
 """Rotary positions: queries and keys are turned, so that a score depends on how far apart they stand."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -10,12 +12,16 @@ class RotaryPositions(Positions):
     """Pairs of coordinates (k, k + K/2) turned by the angle position · θ^(-2k/K) (Su et al. 2021, equation 34)."""
 
     needs_scores = True
+    needs_products = True  # turned vectors forget where they stand in a dot product alone
 
     def __init__(self, block_size: int, d_model: int, n_heads: int, theta: float = 10_000.0):
         super().__init__(block_size, d_model, n_heads)
         if d_model // n_heads % 2:
             raise ValueError(f"rotary positions turn pairs: a head's width must be even, not {d_model // n_heads}")
         self.theta = theta
+
+    def for_heads(self, n_heads: int) -> Self:
+        return type(self)(self.block_size, self.d_model, n_heads, self.theta)
 
     def rotate(self, x: Tensor, offset: int) -> Tensor:
         half = x.shape[-1] // 2

@@ -1,0 +1,188 @@
+"""A run before it begins: parts built, questions checked, a name found; what cannot work is said before training."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from birthplace_lm.batches import step_seed
+from birthplace_lm.composing import ConfigError, build, differences, short_hash
+from birthplace_lm.corpus import FILES, Corpus, hold_out
+from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture
+from birthplace_lm.sources import sha256_of_corpus
+from birthplace_lm.storage import load_weights
+from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
+from birthplace_lm.transformer import Transformer
+
+_NOT_OF_THE_RUN = ("paths", "logger", "wandb", "callbacks", "checkpoint", "choices", "name", "threads", "stages")
+_ORDER = (*STAGES, "evaluate")
+
+Data = SpanCorruptionDataModule | BirthplaceDataModule
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run while it is worked on: what it was told, where it lives, what it learns from."""
+
+    settings: dict[str, Any]
+    folder: RunFolder
+    corpus: Corpus
+    tokenizer: CharTokenizer
+    source: RunFolder | None  # where the weights come from that it starts with
+
+    def record(self) -> dict[str, Any]:
+        """The settings as the run folder keeps them: nothing of this machine in them."""
+        return _without_places(self.settings)
+
+    def model(self) -> Transformer:
+        """Untrained; the same weights for the same seed."""
+        torch.manual_seed(step_seed(self.settings["seed"], -1))
+        return build_model(self.settings, len(self.tokenizer))
+
+    def starting_model(self, stage: str) -> Transformer:
+        """What a stage begins with: fresh weights, this run's pretraining, or the run named by init_from."""
+        model = self.model()
+        if stage == "finetune" and "pretrain" in self.settings["stages"]:
+            load_weights(self.folder.stage("pretrain").weights, model)
+        elif self.source and stage != "finetune_only":
+            load_weights(self.source.starting_weights(), model)
+        return model
+
+    def data(self, stage: str) -> Data:
+        """The DataModule of a training stage, with the numbers of its recipe."""
+        parts = ("optimizer", "schedule", "validations")
+        recipe = {key: value for key, value in self.settings[stage].items() if key not in parts}
+        size, seed = self.settings["model"]["block_size"], self.settings["seed"]
+        with as_config_errors(stage):
+            if stage == "pretrain":
+                corruption = build(self.settings["corruption"], block_size=size)
+                return SpanCorruptionDataModule(
+                    self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed, **recipe
+                )
+            return BirthplaceDataModule(self.corpus.train, self.corpus.dev, self.tokenizer, size, seed=seed, **recipe)
+
+
+@contextmanager
+def as_config_errors(where: str) -> Iterator[None]:
+    """Errors of constructors that a setting caused, told as such."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{where}: {error}") from error
+
+
+def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
+    """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError."""
+    _check_stages(settings["stages"])
+    source = RunFolder(settings["init_from"]) if settings["init_from"] else None
+    if source:
+        found = source.config()
+        if {"model", "attention", "positions"} & set(chosen):
+            check_same_architecture(settings, found, source.root)
+        settings = {**settings, **{key: found[key] for key in ("model", "attention", "positions")}}
+        # what is started from, not where it lies: a moved folder is the same, a retrained one is not
+        settings["init_from"] = f"{source.name}@{source.starting_weights_sha256()[:8]}"
+    with as_config_errors("data"):
+        corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
+        tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
+    with as_config_errors("settings"):
+        folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
+        job = Job(settings, folder, corpus, tokenizer, source)
+        model = job.model()
+    for stage in set(settings["stages"]) & set(STAGES):
+        job.data(stage)
+        build(settings[stage]["optimizer"])(model)
+        build(settings[stage]["schedule"])
+    _check_questions(corpus, tokenizer, model.max_length)
+    return job
+
+
+def _check_stages(stages: Any) -> None:
+    known = isinstance(stages, list) and set(stages) <= set(_ORDER)
+    if not known or stages != sorted(stages, key=_ORDER.index):
+        raise ConfigError(f"stages is a list of {', '.join(_ORDER)}, in this order, not {stages}")
+
+
+def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, longest: int) -> None:
+    """Every question can be asked: its characters are known and it fits the model with its ⁇."""
+    for split in ("train", "dev", "test"):
+        for number, question in enumerate(getattr(corpus, split), start=1):
+            where = f"question {number} of {split} ({FILES[split]})"
+            try:
+                tokenizer.encode(question.text + (question.answer or ""))
+            except UnknownCharacterError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            if len(question.text) + 1 > longest:
+                raise ConfigError(
+                    f"{where} has {len(question.text)} characters and a ⁇, the model sees {longest}: "
+                    "shorten it or raise model.block_size"
+                )
+
+
+def _shown_in_training(corpus: Corpus) -> Iterator[str]:
+    """Documents and train questions: a text need not hold a question mark for questions to end in one."""
+    yield from corpus.documents
+    for question in corpus.train:
+        yield question.text + (question.answer or "")
+
+
+def with_held_out(corpus: Corpus, share: float) -> Corpus:
+    """For tuning: some of the train people take the place of dev, and test is left out: neither is looked at."""
+    if not share:
+        return corpus
+    train, held = hold_out(corpus.train, share, seed=0)
+    return replace(corpus, train=train, dev=held, test=())
+
+
+def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
+    """The data that a finished run was made from; `data` names the folder of its files where it used files."""
+    settings = folder.config()
+    node = dict(settings["data"])
+    if "dir" in node:
+        node["dir"] = str(data) if data else os.environ.get("BIRTHPLACE_CS224N_DIR")
+        if node["dir"] is None:
+            raise ConfigError(f"{folder.root} was made from files: say where they lie, --data FOLDER")
+    corpus = with_held_out(build(node).corpus(), settings["held_out_share"])
+    if sha256_of_corpus(corpus) != folder.data_fingerprint():
+        raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
+    return corpus
+
+
+def run_name(settings: Mapping[str, Any], corpus: Corpus) -> str:
+    """experiment-attention-positions-s<seed>-<hash of everything that the result depends on>."""
+    if settings["name"]:
+        return str(settings["name"])
+    choices = settings["choices"]
+    words = [choices.get("experiment") or "run", choices.get("attention", "own"), choices.get("positions", "own")]
+    return "-".join([*words, f"s{settings['seed']}", short_hash(_of_the_run(settings), sha256_of_corpus(corpus))])
+
+
+def check_same_run(job: Job) -> None:
+    """Raise ConfigError with a table if the folder holds a run of other settings, vocabulary or data."""
+    if not job.folder.is_run():
+        return
+    rows = differences(_of_the_run(job.settings), _of_the_run(job.folder.config()))
+    own, found = job.tokenizer.characters, job.folder.tokenizer().characters
+    if own != found:
+        missing, more = sorted(set(own) - set(found)), sorted(set(found) - set(own))
+        rows.append(("vocabulary", "".join(missing) or "-", "".join(more) or "-"))
+    if job.folder.data_fingerprint() not in ("", sha256_of_corpus(job.corpus)):
+        rows.append(("data", sha256_of_corpus(job.corpus)[:8], job.folder.data_fingerprint()[:8]))
+    if rows:
+        table = "\n".join(f"  {key}: {ours} here, {theirs} there" for key, ours, theirs in rows)
+        raise ConfigError(f"{job.folder.root} holds another run:\n{table}\ngive this one another name")
+
+
+def _of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a result depends on. Which stages are asked for is not among them: they can be added."""
+    return {key: value for key, value in _without_places(settings).items() if key not in _NOT_OF_THE_RUN}
+
+
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    data = {key: None if key == "dir" else value for key, value in settings["data"].items()}
+    return {**{key: value for key, value in settings.items() if key != "paths"}, "data": data}

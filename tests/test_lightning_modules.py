@@ -1,0 +1,113 @@
+"""One step against the textbook: the loss, its gradient, the learning rate, and what the published recipe says."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from birthplace_lm.callbacks import describe
+from birthplace_lm.corruption.random_spans import RandomSpans
+from birthplace_lm.datamodules import IGNORE, BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.lightning_modules import FinetuneModule, NonFiniteLossError, PretrainModule
+from birthplace_lm.schedules import WarmupCosine
+from tests.helpers import small_corpus, tiny, tokenizer_of
+from tests.test_configs import settings
+
+CORPUS = small_corpus()
+TOKENIZER = tokenizer_of(CORPUS)
+
+
+def learner(kind: type[PretrainModule | FinetuneModule] = PretrainModule) -> PretrainModule | FinetuneModule:
+    model = tiny(vocabulary_size=len(TOKENIZER), block_size=64)
+    schedule = WarmupCosine(warmup_positions=500)
+    return kind(model, TOKENIZER, lambda module: torch.optim.SGD(module.parameters(), lr=0.5), schedule)
+
+
+def pretraining(**knobs: Any) -> SpanCorruptionDataModule:
+    knobs = {"batch_size": 6, "epochs": 4, "micro_batches": 3, **knobs}
+    return SpanCorruptionDataModule(CORPUS.documents, [], TOKENIZER, RandomSpans(64), 64, **knobs)
+
+
+class Recorder(pl.Callback):
+    """Learning rate of every step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, *callbacks: pl.Callback) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=steps, callbacks=list(callbacks), logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1.0, num_sanity_val_steps=0,
+        val_check_interval=steps, check_val_every_n_epoch=None,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def test_a_step_is_gradient_descent_on_the_mean_cross_entropy_of_the_padded_batch() -> None:
+    module = learner()
+    weights = [parameter.detach().clone() for parameter in module.transformer.parameters()]
+    (x,), (y,) = (
+        next(iter(pretraining(micro_batches=1).train_dataloader())).__dict__[k] for k in ("inputs", "targets")
+    )
+    loss = F.cross_entropy(module.transformer(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE)
+    gradients = torch.autograd.grad(loss, list(module.transformer.parameters()))
+    rate = 0.5 * WarmupCosine(warmup_positions=500)(6 * 63, 4 * 12 * 63)
+    trainer = fit(module, pretraining(), 1)
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    for before, gradient, after in zip(weights, gradients, module.transformer.parameters(), strict=True):
+        torch.testing.assert_close(after.detach(), before - rate * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_learning_rate_follows_the_schedule_over_positions() -> None:
+    recorder, data, schedule = Recorder(), pretraining(), WarmupCosine(warmup_positions=500)
+    fit(learner(), data, data.plan.total_steps, recorder)
+    seen = [6 * 63 * (step + 1) for step in range(8)]
+    assert recorder.rates == pytest.approx([0.5 * schedule(positions, 4 * 12 * 63) for positions in seen])
+    assert len(set(recorder.rates)) > 5
+
+
+def test_finetuning_is_validated_by_answers() -> None:
+    data = BirthplaceDataModule(CORPUS.train, CORPUS.dev, TOKENIZER, 64, batch_size=4, epochs=40)
+    trainer = fit(learner(FinetuneModule), data, 2)
+    assert 0 <= float(trainer.callback_metrics["validation/exact_match"]) <= 1
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    module = learner()
+    with torch.no_grad():
+        module.transformer.head.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 1"):
+        fit(module, pretraining(), 1)
+
+
+def test_the_decoded_example_shows_what_is_asked() -> None:
+    data = BirthplaceDataModule(CORPUS.train[:1], [], TOKENIZER, 64)
+    data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)
+    sees, says = describe(next(iter(data.train_dataloader())), TOKENIZER).splitlines()
+    question = CORPUS.train[0]
+    assert sees.endswith(f"{question.text}⁇{question.answer}")
+    assert says.split("·")[-1] == f"{question.answer}⁇" and says.count("·") == len(question.text)
+
+
+def test_the_reference_recipe_is_the_published_one() -> None:
+    config = settings("experiment=cs224n_vanilla", "data.dir=x")
+    table = {stage: (config[stage]["epochs"], config[stage]["batch_size"], config[stage]["optimizer"]["lr"])
+             for stage in ("pretrain", "finetune", "finetune_only")}  # fmt: skip
+    assert table == {"pretrain": (650, 128, 6e-3), "finetune": (10, 256, 6e-4), "finetune_only": (75, 256, 6e-4)}
+    for stage in table:
+        assert config[stage]["optimizer"]["betas"] == [0.9, 0.95] and config[stage]["optimizer"]["weight_decay"] == 0.1
+        assert config[stage]["shuffle"] is True and config[stage]["schedule"]["warmup_positions"] == 512 * 20
+    model = {key: config["model"][key] for key in ("n_layers", "n_heads", "d_model", "block_size", "dropout")}
+    assert model == {"n_layers": 4, "n_heads": 8, "d_model": 256, "block_size": 128, "dropout": 0.1}
+    assert config["trainer"]["gradient_clip_val"] == 1.0
+    assert {key: config["corruption"][key] for key in ("rate", "min_length", "max_length", "window", "third_sentinel")} == {
+        "rate": 0.25, "min_length": 4, "max_length": None, "window": "start", "third_sentinel": False,
+    }  # fmt: skip
