@@ -79,6 +79,8 @@ def as_config_errors(where: str) -> Iterator[None]:
 def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError."""
     _check_stages(settings["stages"])
+    if settings["trainer"]["devices"] not in (1, "1", "auto") or settings["trainer"].get("num_nodes", 1) != 1:
+        raise ConfigError(f"trainer.devices is {settings['trainer']['devices']}: a run uses one device so far")
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
         found = source.config()

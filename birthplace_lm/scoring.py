@@ -76,7 +76,8 @@ def _log(loggers: Sequence[RunLogger], questions: Sequence[Question], answers: S
 
 def print_table(folder: RunFolder, metrics: dict[str, Any]) -> None:
     """The rows of a run, their exact match on dev with its 95 % interval."""
-    table = Table(title=f"{folder.name}: exact match on dev", title_justify="left")
+    asked = "held-out train people" if folder.config()["held_out_share"] else "dev"
+    table = Table(title=f"{folder.name}: exact match on {asked}", title_justify="left")
     for column in ("row", "right", "of", "exact match", "95 % interval"):
         table.add_column(column, justify="left" if column == "row" else "right")
     for name, row in metrics["rows"].items():

@@ -99,10 +99,9 @@ def test_every_length_is_reached_and_a_quarter_is_asked_for_on_average() -> None
     assert abs(spans.sum() / lengths.sum() - 0.25) < 0.01
 
 
-@every_policy
-def test_first_and_last_characters_can_be_kept_and_asked_for(policy: RandomSpans | SalientSpans) -> None:
-    if isinstance(policy, SalientSpans) or policy.min_prefix:
-        pytest.skip("this policy never asks for the first character on purpose")
+@pytest.mark.parametrize("name", ["random", "third sentinel", "windows", "small block"])
+def test_first_and_last_characters_can_be_kept_and_asked_for(name: str) -> None:
+    policy = POLICIES[name]
     outcomes = [parts(s, policy.third_sentinel) for epoch in range(30) for s in corrupted(policy, epoch)]
     assert {bool(before) for before, _, _ in outcomes} == {True, False}
     assert {bool(after) for _, after, _ in outcomes} == {True, False}

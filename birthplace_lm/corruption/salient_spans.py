@@ -103,11 +103,17 @@ class SalientSpans:
         self.salient, self.gazetteer, self.isolated = salient, gazetteer, isolated
         self.min_before = min_before
         self.before, self.after, self.longest_span = before, after, longest_span
-        self.longest_title = (self.max_total - 3 - longest_span) // 2
+        self.longest_title = min(48, (self.random.max_length - longest_span) // 2)
+        if self.max_total > block_size:
+            raise ValueError(
+                f"a title of {self.longest_title}, before {before}, a span of {longest_span}, after {after} and three "
+                f"sentinels make {self.max_total} characters, the block has {block_size}: lower before or after"
+            )
 
     @property
     def max_total(self) -> int:
-        return self.random.max_total
+        isolated = self.longest_title + self.before + self.longest_span + self.after + 3
+        return max(self.random.max_total, isolated)
 
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
         """Find titles, entities and mentions of training answers, once."""
