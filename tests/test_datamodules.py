@@ -71,7 +71,9 @@ def test_documents_are_asked_for_as_a_whole() -> None:
         assert batch.n_targets == sum(int((y != IGNORE).sum()) for y in batch.targets) == batch.n_characters
 
 
-@pytest.mark.parametrize("policy", [RandomSpans(BLOCK, third_sentinel=True), SalientSpans(BLOCK, longest_span=12)])
+@pytest.mark.parametrize(
+    "policy", [RandomSpans(BLOCK, third_sentinel=True), SalientSpans(BLOCK, longest_span=12, before=8, after=4)]
+)
 def test_the_loss_can_be_on_the_span_alone(policy: RandomSpans | SalientSpans) -> None:
     for batch in pretraining(policy=policy, document_loss="span", epochs=1).train_dataloader():
         for x, y in zip(batch.inputs, batch.targets, strict=True):
