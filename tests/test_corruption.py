@@ -189,7 +189,7 @@ def test_knobs_out_of_range_are_refused_with_the_numbers(arguments: dict[str, ob
         RandomSpans(BLOCK, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"1\.5"):
         SalientSpans(BLOCK, salient=1.5)
-    with pytest.raises(ValueError, match="before 100.* make 191 characters, the block has 128"):
+    with pytest.raises(ValueError, match=r"before 100.* make 191 characters, the block has 128"):
         SalientSpans(BLOCK, before=100)
 
 
