@@ -11,8 +11,9 @@ The files stand in the order in which the data goes through them; each imports o
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on
     evaluation/              predictions to figures
-    composing, runs          configurations to objects, and the run folder
-    figures, scoring, stages trained weights to a table; pretrain -> finetune -> evaluate
+    composing, provenance, runs       configurations to objects, and the run folder
+    figures, scoring         a run folder to pictures and a table
+    jobs, stages             a run before it begins; pretrain -> finetune -> evaluate
     cli/                     one file a command
 """
 

@@ -182,6 +182,18 @@ def scored(score: Callable[[Any, Rows, str], Score]) -> Slow:
     return slow
 
 
+def normed(norm: Any, rows: Rows, width: int) -> Rows:
+    """With QK-norm every head's slice divided by its root mean square, times the gain; else as it is."""
+    if not isinstance(norm, torch.nn.RMSNorm):
+        return rows
+    gain = norm.weight.tolist()
+
+    def slice_normed(part: list[float]) -> list[float]:
+        return [g * value / math.sqrt(dot(part, part) / width) for g, value in zip(gain, part, strict=True)]
+
+    return [[v for at in range(len(row) // width) for v in slice_normed(slice_of(row, at, width))] for row in rows]
+
+
 def fused(groups_of: Callable[[Any], int], window_of: Callable[[Any], int] = lambda module: LENGTH) -> Slow:
     """softmax(QKᵀ/√K) V with a number of groups and a window; values are repeated for the heads of a group."""
 
@@ -191,7 +203,8 @@ def fused(groups_of: Callable[[Any], int], window_of: Callable[[Any], int] = lam
         rows = [linear(module.query_key_value, row) for row in x]
         k = [row[d : d + groups * width] for row in rows]
         v = [row[d + groups * width :] for row in rows]
-        inside = by_content([row[:d] for row in rows], k, heads, groups, positions)
+        q, k = normed(module.query_norm, [row[:d] for row in rows], width), normed(module.key_norm, k, width)
+        inside = by_content(q, k, heads, groups, positions)
         weights = weights_of(lambda h, i, j: inside(h, i, j) if i - j < window_of(module) else -math.inf, heads)
         values = [
             [number for h in range(heads) for number in slice_of(row, h * groups // heads, width)] for row in v
