@@ -96,11 +96,11 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
         job = Job(settings, folder, corpus, tokenizer, source)
         model = job.model()
+    _check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
     for stage in set(settings["stages"]) & set(STAGES):
         job.data(stage)
         build(settings[stage]["optimizer"])(model)
         build(settings[stage]["schedule"])
-    _check_questions(corpus, tokenizer, model.max_length)
     return job
 
 
@@ -110,7 +110,7 @@ def _check_stages(stages: Any) -> None:
         raise ConfigError(f"stages is a list of {', '.join(_ORDER)}, in this order, not {stages}")
 
 
-def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, longest: int) -> None:
+def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, block_size: int, longest: int) -> None:
     """Every question can be asked: its characters are known and it fits the model with its ⁇."""
     for split in ("train", "dev", "test"):
         for number, question in enumerate(getattr(corpus, split), start=1):
@@ -119,10 +119,13 @@ def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, longest: int) -> 
                 tokenizer.encode(question.text + (question.answer or ""))
             except UnknownCharacterError as error:
                 raise ConfigError(f"{where}: {error}") from None
-            if len(question.text) + 1 > longest:
+            answered = split == "train"
+            length = len(question.text) + 1 + (len(question.answer or "") + 1 if answered else 0)
+            room = block_size if answered else longest
+            if length > room:
                 raise ConfigError(
-                    f"{where} has {len(question.text)} characters and a ⁇, the model sees {longest}: "
-                    "shorten it or raise model.block_size"
+                    f"{where} has {length} characters with its {'answer and two sentinels' if answered else '⁇'}, "
+                    f"the block has {room}: shorten it or raise model.block_size"
                 )
 
 
