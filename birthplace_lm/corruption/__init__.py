@@ -54,9 +54,6 @@ class Pieces:
         """Length of each sequence: (B,)."""
         return self.lengths.sum(1)
 
-    def __getitem__(self, rows: Tensor) -> "Pieces":
-        return Pieces(self.starts[rows], self.lengths[rows], self.asked[rows])
-
 
 @dataclass(frozen=True)
 class Cut:
