@@ -8,11 +8,12 @@ Legend: B examples, M micro-batches, T positions.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from birthplace_lm.batches import Plan, by_length, stream, uniforms
 from birthplace_lm.corpus import Question
@@ -89,7 +90,10 @@ def batch_of(
 
 
 class _Steps(IterableDataset[Batch]):
-    """The batches of a training from the step that `first_step` tells when iteration begins."""
+    """The batches of a training from the step that `first_step` tells when iteration begins.
+
+    Of n loader workers each makes every nth batch, and the loader takes them in turn: the order is the same for any n.
+    """
 
     def __init__(self, plan: Plan, first_step: Callable[[], int], make: Callable[[int, Tensor], Batch]):
         self.plan, self.first_step, self.make = plan, first_step, make
@@ -98,7 +102,9 @@ class _Steps(IterableDataset[Batch]):
         return self.plan.total_steps
 
     def __iter__(self) -> Iterator[Batch]:
-        for epoch, index in self.plan.batches(self.first_step()):
+        worker = get_worker_info()
+        mine, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for epoch, index in islice(self.plan.batches(self.first_step()), mine, None, workers):
             yield self.make(epoch, index)
 
 

@@ -23,7 +23,13 @@ from birthplace_lm.transformer import Transformer
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the weights were not touched by that step."""
+    """The loss or its gradient became NaN or infinite; the weights were not touched by that step."""
+
+    def __init__(self, what: str, value: float, step: int):
+        super().__init__(
+            f"{what} is {value} at step {step}: nothing was updated by it, and earlier checkpoints stay. "
+            "A lower learning rate or a longer warm-up makes a run of its own"
+        )
 
 
 class _NextCharacter(pl.LightningModule):
@@ -67,10 +73,7 @@ class _NextCharacter(pl.LightningModule):
         sums = [self._sum_of_losses(x, y) for x, y in zip(batch.inputs, batch.targets, strict=True)]
         loss = torch.stack(sums).sum() / batch.n_targets
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss is {loss.item()} at step {self.global_step + 1}: nothing was updated by it, and earlier "
-                "checkpoints stay. A lower learning rate or a longer warm-up makes a run of its own"
-            )
+            raise NonFiniteLossError("the loss", loss.item(), self.global_step + 1)
         self.characters_seen += batch.n_characters
         self.log_dict({"train/loss": loss.detach(), "train/characters": float(self.characters_seen)})
         return loss * self.trainer.world_size  # ranks' gradients are averaged
@@ -80,7 +83,12 @@ class _NextCharacter(pl.LightningModule):
         return F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        """Called before clipping: the gradient is logged as it is, and one that would spoil the weights stops here."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise NonFiniteLossError("the gradient's norm", norm.item(), self.global_step + 1)
+        self.log_dict({"train/learning_rate": optimizer.param_groups[0]["lr"], "train/gradient_norm": norm})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = {"characters": self.characters_seen, "seconds": self.seconds}

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -26,12 +26,16 @@ class WandbMirror(RunLogger):
     """Send what a fit logs to Weights & Biases, and never let the run fail by it; see `wandb_logger`.
 
     The connection is made at the first use, on rank zero: online once, offline when that fails (no key, no network),
-    off when that fails too. What goes wrong later is reported once and swallowed.
+    off when that fails too. What goes wrong later is reported once and swallowed. The next stages of a process do not
+    wait again for a server that one stage found out of reach.
     """
+
+    unreachable: ClassVar[bool] = False
 
     def __init__(self, init: Mapping[str, Any], mode: Mode, init_timeout: float, finish_timeout: float) -> None:
         super().__init__()
-        self._init, self._mode = dict(init), mode
+        self._init = dict(init)
+        self._mode: Mode = "offline" if mode == "online" and WandbMirror.unreachable else mode
         self._timeouts = init_timeout, finish_timeout
         self._mirror: WandbLogger | None = None
         self._reported = False
@@ -82,6 +86,7 @@ class WandbMirror(RunLogger):
                 self._mirror = self._connect()
             except Exception as error:
                 failed, self._mode = self._mode, "offline" if self._mode == "online" else "disabled"
+                WandbMirror.unreachable = WandbMirror.unreachable or failed == "online"
                 _report(f"{failed} did not work, going on {self._mode}", error)
         return self._mirror
 

@@ -46,17 +46,18 @@ def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[
         job.folder.create(job.record(), job.tokenizer)
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
-        for stage in settings["stages"]:
-            _evaluate(job) if stage == "evaluate" else _train(job, stage)
+        trained = [_train(job, stage) for stage in settings["stages"] if stage != "evaluate"]
+        if "evaluate" in settings["stages"]:
+            _evaluate(job, mirrored=not any(trained) and "rows" in job.folder.metrics())
     return job.folder
 
 
-def _train(job: Job, stage: str) -> None:
-    """Train one stage to its end, from its newest good checkpoint if there is one."""
+def _train(job: Job, stage: str) -> bool:
+    """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do."""
     folder = job.folder.stage(stage)
     if folder.finished:
         print(f"{stage}: finished before, skipped")
-        return
+        return False
     recipe, data, model = job.settings[stage], job.data(stage), job.starting_model(stage)
     kind = PretrainModule if stage == "pretrain" else FinetuneModule
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
@@ -83,6 +84,7 @@ def _train(job: Job, stage: str) -> None:
     finally:
         for logger in loggers:
             logger.finish(status)
+    return True
 
 
 def _loggers(job: Job, stage: str, resume_step: int) -> list[RunLogger]:
@@ -114,9 +116,10 @@ def _trainer(job: Job, stage: str, steps: int, validations: int, loggers: list[R
     return trainer
 
 
-def _evaluate(job: Job) -> None:
+def _evaluate(job: Job, mirrored: bool) -> None:
+    """Score the run; the mirrors are told once, not again by every repetition of a finished command."""
     loss_curves(job.folder)
-    mirrors = _loggers(job, "evaluate", 0)[1:]
+    mirrors = [] if mirrored else _loggers(job, "evaluate", 0)[1:]
     status = "failed"
     try:
         evaluate(job.folder, job.corpus, mirrors)

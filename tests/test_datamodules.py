@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
+from birthplace_lm.batches import uniforms
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption.random_spans import RandomSpans
 from birthplace_lm.corruption.salient_spans import SalientSpans
@@ -46,6 +48,22 @@ def examples(batch: Batch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 def everything(data: SpanCorruptionDataModule | BirthplaceDataModule) -> Counter[Any]:
     return Counter(example for batch in data.train_dataloader() for example in examples(batch))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loader_workers_change_nothing(workers: int) -> None:
+    alone = list(pretraining(question_share=0.3).train_dataloader())
+    dataset = pretraining(question_share=0.3).train_dataloader().dataset
+    helped = list(DataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context="fork"))
+    assert len(alone) == len(helped)
+    for one, other in zip(alone, helped, strict=True):
+        assert all(map(torch.equal, [*one.inputs, *one.targets], [*other.inputs, *other.targets]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_random_numbers_are_the_same_on_a_gpu() -> None:
+    index = torch.arange(1000)
+    assert torch.equal(uniforms(3, 7, index, 5), uniforms(3, 7, index.cuda(), 5).cpu())
 
 
 def test_questions_are_the_documented_pairs() -> None:

@@ -41,11 +41,17 @@ class Recorder(pl.Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, *callbacks: pl.Callback) -> pl.Trainer:
+def fit(
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    steps: int,
+    *callbacks: pl.Callback,
+    clip: float | None = None,
+) -> pl.Trainer:
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=steps, callbacks=list(callbacks), logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1.0, num_sanity_val_steps=0,
-        val_check_interval=steps, check_val_every_n_epoch=None,
+        val_check_interval=steps, check_val_every_n_epoch=None, gradient_clip_val=clip,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return trainer
@@ -85,6 +91,26 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         module.transformer.head.weight.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match="the loss is nan at step 1"):
         fit(module, pretraining(), 1)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_before_the_update() -> None:
+    module = learner()
+    before = [parameter.detach().clone() for parameter in module.transformer.parameters()]
+    module.transformer.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"the gradient's norm is (nan|inf) at step 1: nothing was updated"):
+        fit(module, pretraining(), 1)
+    assert all(map(torch.equal, before, module.transformer.parameters()))
+
+
+def test_the_gradients_norm_is_logged_as_it_is_before_clipping() -> None:
+    module = learner()
+    batch = next(iter(pretraining().train_dataloader()))
+    sums = [F.cross_entropy(module.transformer(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
+            for x, y in zip(batch.inputs, batch.targets, strict=True)]  # fmt: skip
+    gradients = torch.autograd.grad(torch.stack(sums).sum() / batch.n_targets, list(module.transformer.parameters()))
+    trainer = fit(module, pretraining(), 1, clip=1e-3)
+    expected = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    assert float(trainer.callback_metrics["train/gradient_norm"]) == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_decoded_example_shows_what_is_asked() -> None:

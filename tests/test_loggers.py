@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from birthplace_lm.history import CsvHistory, read_history
-from birthplace_lm.loggers import Mode, tensorboard, wandb_logger
+from birthplace_lm.loggers import Mode, WandbMirror, tensorboard, wandb_logger
 from tests.fits import fit, tell_everything
 
 KEY = "f00dfeedf00dfeedf00dfeedf00dfeedf00dfeed"
@@ -44,6 +44,7 @@ def wandb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     wandb.teardown()
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(WandbMirror, "unreachable", False)
     for name, folder in {"HOME": "", "WANDB_CONFIG_DIR": "config", "WANDB_CACHE_DIR": "cache"}.items():
         monkeypatch.setenv(name, str(tmp_path / folder))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
@@ -109,6 +110,15 @@ def test_without_a_network_it_goes_offline(
     assert "secret" not in out + err
     assert len(list((wandb_home / "wandb").glob("offline-run-*-abc"))) == 1
     assert not files_with_key(wandb_home)
+
+
+def test_a_server_out_of_reach_is_tried_once_in_a_process(
+    wandb_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("pretrain", "finetune"):
+        tell_everything(wandb_logger("p", wandb_home, stage, mode="online"))
+    out = capfd.readouterr().out
+    assert out.count("online did not work") == 1 and out.count("kept here") == 2
 
 
 def test_a_mirror_that_breaks_is_reported_once(

@@ -170,6 +170,9 @@ def test_mirrors_are_written(logger: str, tmp_path: Path, monkeypatch: pytest.Mo
     files = [path for path in folder.root.rglob("*") if path.is_file()]
     assert any("tfevents" in path.name or path.suffix == ".wandb" for path in files)
     assert not any(b"0123456789abcdef" * 2 in path.read_bytes() for path in files)
+    tiny_run(tmp_path, "stages=[finetune,evaluate]", f"logger={logger}", "wandb.mode=offline")
+    again = [path for path in folder.root.rglob("*") if path.suffix == ".wandb" or "tfevents" in path.name]
+    assert set(again) <= set(files)  # the mirrors are not told again what they know
 
 
 def test_evaluating_before_training_says_so(tmp_path: Path) -> None:
