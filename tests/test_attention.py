@@ -1,20 +1,30 @@
 """Every attention in configs/attention, with every position that it takes: the same properties."""
 
+import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from birthplace_lm.attention.differential import DifferentialWeights
+from birthplace_lm.attention.heads import causal_sums
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
+from birthplace_lm.attention.talking_heads import TalkingWeights
 from birthplace_lm.attention.vanilla import VanillaAttention
 from birthplace_lm.composing import build
 from birthplace_lm.positions.alibi import AlibiPositions
 from birthplace_lm.positions.none import NoPositions
 from birthplace_lm.positions.rotary import RotaryPositions
 from birthplace_lm.positions.sinusoidal import SinusoidalPositions
+from birthplace_lm.runs import RunFolder, build_model, write_json
+from birthplace_lm.storage import save_weights
+from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 from tests.helpers import PAIRS, VARIANTS, option, roughened, tiny
 
@@ -145,7 +155,7 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 @pytest.mark.parametrize("positions", ["rotary", "alibi"])
 @pytest.mark.parametrize("attention", VARIANTS)
 def test_positions_that_act_on_scores_need_some(attention: str, positions: str) -> None:
-    without = {"hybrid", "linear"} | {
+    without = {"hybrid", "linear", "perceiver"} | {
         name for name in VARIANTS if name.startswith("synthesizer") and not name.endswith("vanilla")
     }
     if attention in without:
@@ -174,6 +184,9 @@ WRONG = [
     ("grouped_query", {"n_groups": 0}, "0 groups do not divide 4 heads"),
     ("sliding_window", {"window": 0}, "a window of 0 positions"),
     ("linear", {"chunk": 0}, "a chunk of 0 positions"),
+    ("perceiver", {"chunk": 0}, "a chunk of 0 positions"),
+    ("perceiver", {"n_latents": 0}, "0 latents: use 1 … 24"),
+    ("perceiver", {"n_latents": 25}, "25 latents: use 1 … 24"),
     ("additive", {"chunk": -1}, "a chunk of -1 queries"),
     ("differential", {"lambda_init": 1.0}, r"lambda_init 1.0 is outside \[0, 1\)"),
     ("synthesizer_random_fixed", {"std": -1.0}, "std -1.0 is no standard deviation"),
@@ -332,18 +345,37 @@ def test_heads_that_do_not_talk_yet_are_vanilla(positions: str) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7, 100])
-def test_chunks_of_linear_and_additive_attention_change_nothing(chunk: int) -> None:
-    for attention in ("linear", "additive"):
+def test_chunks_change_nothing(chunk: int) -> None:
+    for attention in ("linear", "additive", "perceiver"):
         torch.testing.assert_close(*same_weights(attention, attention, "learned", {"chunk": chunk}))
 
 
-def test_chunked_linear_sums_are_the_quadratic_form() -> None:
-    module = roughened(tiny("linear", knobs={"chunk": 4})).double().blocks[0].attention
+def test_causal_sums_are_the_quadratic_form() -> None:
     q, k, v = torch.rand(3, 2, 4, 11, 4, dtype=torch.float64)
     before = torch.rand(2, 4, 4, 4, dtype=torch.float64)
-    sums, state = module.sums(q, k, v, before)
+    sums, state = causal_sums(q, k, v, before, 4)
     torch.testing.assert_close(sums, (q @ k.mT).tril() @ v + q @ before)
     torch.testing.assert_close(state, before + k.mT @ v)
+
+
+def test_a_perceiver_whose_latents_want_nothing_in_particular_averages_the_past() -> None:
+    module = roughened(tiny("perceiver")).double().blocks[0].attention
+    torch.nn.init.zeros_(module.write.weight)
+    torch.nn.init.zeros_(module.write.bias)
+    x = torch.randn(2, 24, 16, dtype=torch.float64)
+    v = module.query_key_value(x)[..., 32:]
+    means = v.cumsum(1) / torch.arange(1, 25)[:, None]
+    torch.testing.assert_close(module(x), module.output(means))
+
+
+def test_a_perceiver_survives_any_wish() -> None:
+    """Characters that want a latent by exp(±1000) would overflow; the cap keeps values and gradients finite."""
+    model = roughened(tiny("perceiver"))
+    for block in model.blocks:
+        torch.nn.init.normal_(block.attention.write.weight, std=1000.0)
+    logits = model(tokens(24))
+    logits.sum().backward()
+    assert logits.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_additive_gradients_pass_through_the_chunks() -> None:
@@ -372,19 +404,137 @@ def test_a_hybrids_layers_may_take_knobs() -> None:
     assert not torch.equal(one, other)
 
 
-def test_a_hook_reads_the_weights() -> None:
-    softmaxes = [name for name in VARIANTS if hasattr(tiny(name).blocks[0].attention, "weights")]
-    assert {"additive", "synthesizer", "talking_heads", *MIXTURES} <= set(softmaxes)
-    for name in softmaxes:
-        module, read = tiny(name).eval().blocks[0].attention, []
-        module.weights.register_forward_hook(lambda module, args, output, read=read: read.append(output))
-        module(torch.randn(3, 7, 16))
-        (weights,) = read
-        assert weights.shape == (3, 4, 7, 7) and torch.equal(weights, weights.tril())
-        if name != "differential":
-            torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 7))
-        else:
-            torch.testing.assert_close(weights.sum(-1), (1 - module.weights.subtracted).expand(3, 4, 7))
+# --------------------------------------------------------------------------------------- weights, compilation, storage
+
+
+@contextmanager
+def listening(model: Transformer) -> Iterator[list[list[Tensor]]]:
+    """What every layer's weights said on each call, oldest first."""
+    heard: list[list[Tensor]] = [[] for _ in model.blocks]
+    handles = [
+        block.attention.weights.register_forward_hook(lambda module, args, output, calls=calls: calls.append(output))
+        for block, calls in zip(model.blocks, heard, strict=True)
+    ]
+    yield heard
+    for handle in handles:
+        handle.remove()
+
+
+def sum_of_rows(weights: nn.Module) -> Tensor:
+    """What a row of attention weights sums to, broadcast to (B, H, T): 1 unless the variant's equation says else."""
+    if isinstance(weights, DifferentialWeights):
+        return 1 - weights.subtracted  # one softmax minus λ times another
+    if isinstance(weights, TalkingWeights):
+        return weights.after.sum(1)[:, None]  # every softmax counts as P_w says
+    return torch.ones(1, dtype=torch.float64)
+
+
+@every_pair
+def test_a_hook_reads_every_layers_weights_and_changes_nothing(attention: str, positions: str) -> None:
+    model, x = roughened(tiny(attention, positions)).double().eval(), tokens(20)
+    before = model(x)
+    with listening(model) as heard:
+        torch.testing.assert_close(model(x), before, rtol=1e-12, atol=1e-12)
+    assert torch.equal(model(x), before)
+    for block, calls in zip(model.blocks, heard, strict=True):
+        (weights,) = calls
+        module = block.attention
+        assert weights.shape == (3, module.n_heads, 20, 20) and torch.equal(weights, weights.tril())
+        expected = sum_of_rows(module.weights).expand(3, module.n_heads, 20)
+        torch.testing.assert_close(weights.sum(-1), expected, rtol=1e-5, atol=1e-5)  # linear: up to its EPSILON
+        if not isinstance(module.weights, DifferentialWeights | TalkingWeights):
+            assert (weights >= 0).all()
+
+
+@every_pair
+@pytest.mark.parametrize("cuts", [[1] * 20, [5, 1, 1, 8, 5]])
+def test_weights_read_while_decoding_are_those_of_a_full_pass(attention: str, positions: str, cuts: list[int]) -> None:
+    knobs = {"window": 6} if attention == "sliding_window" else None
+    model, x = roughened(tiny(attention, positions, knobs=knobs)).double().eval(), tokens(20)
+    with listening(model) as whole:
+        expected = model(x)
+    cache, begin, outputs = model.new_cache(), 0, []
+    with listening(model) as heard:
+        for cut in cuts:
+            outputs.append(model(x[:, begin : begin + cut], cache, begin))
+            begin += cut
+    torch.testing.assert_close(torch.cat(outputs, 1), expected, rtol=1e-12, atol=1e-12)
+    for calls, (full,) in zip(heard, whole, strict=True):
+        for end, weights in zip(itertools.accumulate(cuts), calls, strict=True):
+            n_new, n_all = weights.shape[2:]  # n_all < end where a window let go of what it cannot see
+            rows = full[:, :, end - n_new : end]
+            torch.testing.assert_close(weights, rows[..., end - n_all : end], rtol=1e-12, atol=1e-12)
+            assert not rows[..., : end - n_all].any()
+
+
+@every_variant
+def test_gradients_do_not_depend_on_who_listens(attention: str) -> None:
+    model = roughened(tiny(attention)).double()
+    gradients = []
+    for listen in (nullcontext, lambda: listening(model)):
+        model.zero_grad()
+        with listen():
+            model(tokens(20)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("attention", ["vanilla", "grouped_query", "sliding_window"])
+def test_the_fused_kernel_rests_only_while_somebody_listens(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(attention, dropout=0.5).train()
+
+    def refuse(*args: Any, **options: Any) -> Tensor:
+        raise AssertionError("the fused kernel was called")
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", refuse)
+    with listening(model) as heard:
+        model(tokens(20))
+    below = torch.ones(20, 20).tril().bool()
+    for (weights,) in heard:  # dropout acts on them, and leaves what it leaves doubled
+        assert 0.4 < (weights[..., below] == 0).float().mean() < 0.6 and weights[..., 0, 0].unique().tolist() == [0, 2]
+    with pytest.raises(AssertionError, match="the fused kernel was called"):
+        model(tokens(20))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler says of itself
+@every_variant
+def test_it_compiles_into_one_graph(attention: str) -> None:
+    """A break of the graph is an error under `fullgraph`; what the compiler caught computes the same, backwards too."""
+    torch.compiler.reset()
+    model, x = roughened(tiny(attention, n_layers=2 if attention == "hybrid" else 1)).double(), tokens(20)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    results = []
+    for forward in (model, compiled):
+        model.zero_grad()
+        logits = forward(x)
+        logits.square().sum().backward()
+        results.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-10, atol=1e-10)
+
+
+@every_pair
+def test_it_comes_back_from_a_run_folder_to_the_last_bit(attention: str, positions: str, tmp_path: Path) -> None:
+    tokenizer = CharTokenizer(["□", "⁇", *"\nabcdefghijklmnopq"])
+    size = {"n_layers": 2, "n_heads": 4, "d_model": 16, "block_size": 24}
+    config = {
+        "model": option("model", "cs224n", **size),
+        "attention": option("attention", attention),
+        "positions": option("positions", positions),
+    }
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config, tokenizer)
+    model = roughened(build_model(config, len(tokenizer))).eval()
+    stage = folder.stage("finetune")
+    save_weights(stage.weights, model, {})
+    write_json(stage.root / "stage.json", {"steps": 1})
+    torch.manual_seed(99)
+    assert torch.equal(RunFolder(tmp_path / "run").load_model()(tokens(20)), model(tokens(20)))
 
 
 def test_dropout_on_weights_differs_from_row_to_row_of_the_batch() -> None:
@@ -394,7 +544,7 @@ def test_dropout_on_weights_differs_from_row_to_row_of_the_batch() -> None:
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("attention", [name for name in VARIANTS if name != "linear"])
+@pytest.mark.parametrize("attention", [name for name in VARIANTS if name not in ("linear", "perceiver")])
 def test_dropout_reaches_the_weights(attention: str) -> None:
     for block in roughened(tiny(attention, dropout=0.5)).blocks:
         module, x = block.attention, torch.randn(2, 20, 16)

@@ -16,6 +16,7 @@ from birthplace_lm.attention.differential import DifferentialAttention
 from birthplace_lm.attention.grouped_query import GroupedQueryAttention
 from birthplace_lm.attention.linear import LinearAttention
 from birthplace_lm.attention.multi_query import MultiQueryAttention
+from birthplace_lm.attention.perceiver import PerceiverAttention
 from birthplace_lm.attention.single_head import SingleHeadAttention
 from birthplace_lm.attention.sliding_window import SlidingWindowAttention
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
@@ -231,6 +232,25 @@ def slow_linear(module: LinearAttention, x: Rows, positions: str) -> Rows:
     return [linear(module.output, row) for row in mixed(weights, [row[2 * d :] for row in rows], d // heads)]
 
 
+def slow_perceiver(module: Any, x: Rows, positions: str) -> Rows:
+    """Every latent of every position by itself: its keys and values averaged, then a softmax over the latents."""
+    d, heads = len(x[0]), module.n_heads
+    width, latents = d // heads, module.write.out_features // heads
+    rows = [linear(module.query_key_value, row) for row in x]
+    wanted = [[math.exp(30 * math.tanh(value / 30)) for value in linear(module.write, row)] for row in x]
+    weights: list[list[list[float]]] = [[] for _ in range(heads)]
+    for h in range(heads):
+        keys = [slice_of(row[d : 2 * d], h, width) for row in rows]
+        phi = [slice_of(row, h, latents) for row in wanted]
+        for i in range(LENGTH):
+            shares = [[phi[j][m] / sum(phi[n][m] for n in range(i + 1)) for j in range(i + 1)] for m in range(latents)]
+            latent_keys = [[sum(s * keys[j][c] for j, s in enumerate(share)) for c in range(width)] for share in shares]
+            query = slice_of(rows[i][:d], h, width)
+            read = softmax([dot(query, key) / math.sqrt(width) for key in latent_keys])
+            weights[h].append([sum(read[m] * shares[m][j] for m in range(latents)) for j in range(i + 1)])
+    return [linear(module.output, row) for row in mixed(weights, [row[2 * d :] for row in rows], width)]
+
+
 def slow_differential(module: Any, x: Rows, positions: str) -> Rows:
     """(softmax(S₁) - λ softmax(S₂)) V, RMSNorm a head, times 1 - λ_init."""
     heads, width = module.n_heads, len(x[0]) // module.n_heads
@@ -284,6 +304,7 @@ SLOW: dict[type, Slow] = {
     TalkingHeadsAttention: slow_talking,
     DifferentialAttention: slow_differential,
     LinearAttention: slow_linear,
+    PerceiverAttention: slow_perceiver,
 }
 ACTS_ON_SCORES = {"rotary", "alibi"}
 KINDS = [
@@ -300,9 +321,12 @@ def test_every_layer_of_every_variant_has_a_slow_version(attention: str) -> None
 
 @pytest.mark.parametrize(("attention", "positions"), KINDS)
 def test_it_is_its_equation(attention: str, positions: str) -> None:
-    knobs: dict[str, int] = {"sliding_window": {"window": 4}, "linear": {"chunk": 4}, "additive": {"chunk": 4}}.get(
-        attention, {}
-    )
+    knobs: dict[str, int] = {
+        "sliding_window": {"window": 4},
+        "linear": {"chunk": 4},
+        "perceiver": {"n_latents": 3, "chunk": 4},
+        "additive": {"chunk": 4},
+    }.get(attention, {})
     exact = 1e-6 if positions in ACTS_ON_SCORES else 1e-12  # angles and slopes are computed in float32
     for block in roughened(tiny(attention, positions, knobs=knobs)).double().eval().blocks:
         x = torch.randn(1, LENGTH, 16, dtype=torch.float64)

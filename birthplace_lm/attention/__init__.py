@@ -10,7 +10,9 @@ The contract, which the tests hold every file of this folder to:
 - `cache` holds what earlier calls left behind, and x continues from there: the outputs of many short calls with one
   cache are those of one long call without; what it holds has the batch as its first dimension, so that rows can be
   dropped from it;
-- `max_length` is the longest sequence it can see.
+- `max_length` is the longest sequence it can see;
+- `weights` is a submodule through which the attention weights (B, H, T, S) pass: a forward hook on it reads them, on
+  every call. Where a layer gets by without them, it computes them only while such a hook is registered.
 
 Legend: B batch, T time (new positions), S all positions so far, D width, H heads, K = D/H.
 """

@@ -55,6 +55,29 @@ def causal(n_new: int, n_all: int, device: torch.device, window: int | None = No
     return allowed if window is None else allowed.triu(n_all - n_new - window + 1)
 
 
+def causal_sums(q: Tensor, k: Tensor, v: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """Σ_{j<=i} (q_i·k_j) v_j for every i, and Σ_j k_j v_jᵀ, by which a later call goes on.
+
+    q and k: (B, H, T, M), v: (B, H, T, N), state: (B, H, M, N), what earlier calls returned or zeros -> sums
+    (B, H, T, N), state. `chunk` positions c at a time: within a chunk as a matrix (c, c), before it through the state,
+    so time O(T(Mc + Nc + MN)) a head, and a knob of time alone.
+    """
+    out = []
+    for q_part, k_part, v_part in zip(*(part.split(chunk, dim=2) for part in (q, k, v)), strict=True):
+        within = (q_part @ k_part.mT).tril()  # (B, H, c, c)
+        out.append(within @ v_part + q_part @ state)
+        state = state + k_part.mT @ v_part
+    return torch.cat(out, dim=2), state
+
+
+class ImpliedWeights(nn.Module):
+    """q_i·k_j for j <= i: what `causal_sums` amounts to, called only while a forward hook listens."""
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        """Features of the new positions, (B, H, T, M), and of all so far, (B, H, S, M), to weights (B, H, T, S)."""
+        return (q @ k.mT).tril(k.shape[2] - q.shape[2])
+
+
 class AttentionWeights(nn.Module):
     """From scores to weights: the causal mask, a softmax and dropout. A forward hook here reads a layer's weights."""
 
@@ -71,11 +94,17 @@ class AttentionWeights(nn.Module):
         return scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
 
 
+def listened_to(module: nn.Module) -> bool:
+    """Whether a forward hook would see a call of this module: what is computed for readers alone is left out if not."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 class FusedAttention(nn.Module):
     """softmax(QKᵀ/√K) V in one fused kernel, every group of H/G heads with keys and values of its own.
 
     What vanilla attention and its relatives with fewer keys have in common. The weights never stand in memory as a
-    matrix on devices with a flash kernel, and for that reason no hook can read them.
+    matrix on devices with a flash kernel. While somebody listens to `weights` they do: the layer then computes the same
+    function step by step, in O(HT²) memory.
     """
 
     def __init__(
@@ -94,6 +123,7 @@ class FusedAttention(nn.Module):
             raise ValueError(f"{n_groups} groups do not divide {n_heads} heads: choose n_groups among the divisors")
         self.n_heads, self.n_groups, self.max_length = n_heads, n_groups, max_length
         self.dropout, self.positions = dropout, positions
+        self.weights = AttentionWeights(dropout)
         self.sizes = (d_model, n_groups * width, n_groups * width)
         self.query_key_value = nn.Linear(d_model, sum(self.sizes))
         self.output = nn.Linear(d_model, d_model)
@@ -113,14 +143,18 @@ class FusedAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
         """(B, H, T, K), (B, G, S, K), (B, G, S, K) -> (B, T, D); S ends where T does."""
+        bias = self.positions.score_bias(q.shape[2], k.shape[2], q.device)  # (H, T, S) or None
+        way = self._step_by_step if listened_to(self.weights) else self._fused
+        return self.output(merge_heads(way(q, k, v, bias, window)))
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None) -> Tensor:
         n_new, n_all = q.shape[2], k.shape[2]
-        bias = self.positions.score_bias(n_new, n_all, q.device)  # (H, T, S) or None
         everything = bias is None and (window is None or n_all <= window)
         mask = None
         if not everything or 1 < n_new < n_all:
             mask = causal(n_new, n_all, q.device, window)  # (T, S)
             mask = mask if bias is None else bias.masked_fill(~mask, -torch.inf).to(q.dtype)[None]  # (1, H, T, S)
-        out = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q,
             k,
             v,
@@ -129,4 +163,10 @@ class FusedAttention(nn.Module):
             is_causal=everything and n_new == n_all,
             enable_gqa=self.n_groups < self.n_heads,
         )  # (B, H, T, K)
-        return self.output(merge_heads(out))
+
+    def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None) -> Tensor:
+        k, v = (part.repeat_interleave(self.n_heads // self.n_groups, dim=1) for part in (k, v))  # (B, H, S, K)
+        scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, H, T, S)
+        scores = scores if bias is None else scores + bias.to(scores.dtype)
+        allowed = causal(q.shape[2], k.shape[2], q.device, window)  # (T, S)
+        return self.weights(scores, allowed, len(q)) @ v  # (B, H, T, K)

@@ -1,10 +1,18 @@
 """Linear attention: the softmax is replaced by a product of features, and the past fits into one matrix."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from birthplace_lm.attention.heads import check_heads, check_no_scores_needed, merge_heads, split_heads
+from birthplace_lm.attention.heads import (
+    ImpliedWeights,
+    causal_sums,
+    check_heads,
+    check_no_scores_needed,
+    listened_to,
+    merge_heads,
+    remember,
+    split_heads,
+)
 from birthplace_lm.positions import Positions
 
 EPSILON = 1e-6  # keeps a position whose features have all died from dividing by 0
@@ -17,6 +25,9 @@ class LinearAttention(nn.Module):
     averages and cannot single one place out of many. The sums over j are carried along as a state (K, K + 1) a head,
     `chunk` positions c at a time: time O(TD(K + c) + TD²), memory O(TD + HTc), decode cache D(K + 1) numbers however
     long the sequence. No weights stand anywhere, so `dropout` does not act here, only on what the layer adds.
+
+    While somebody listens to `weights`, those that the sums imply are computed as well, in O(HT²), to be read only; a
+    cache then keeps the keys too, and the columns are the positions that were listened to.
 
     Rotary and ALiBi positions are refused. A bias that depends on i - j does not split into a feature of i and one of
     j. A rotation of the features does (Su et al. 2021, equation 19), but it makes weights negative, and the sum that
@@ -34,23 +45,16 @@ class LinearAttention(nn.Module):
         self.n_heads, self.max_length, self.chunk = n_heads, block_size, chunk
         self.query_key_value = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
+        self.weights = ImpliedWeights()
 
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
-        q, k, v = (split_heads(part, self.n_heads) for part in self.query_key_value(x).chunk(3, dim=-1))  # (B, H, T, K)
+        q, k, v = self.query_key_value(x).chunk(3, dim=-1)  # (B, T, D)
+        q, k, v = (split_heads(part, self.n_heads) for part in (F.elu(q) + 1, F.elu(k) + 1, v))  # (B, H, T, K)
         state = cache["state"] if cache else x.new_zeros(*q.shape[:2], q.shape[3], q.shape[3] + 1)
-        sums, state = self.sums(F.elu(q) + 1, F.elu(k) + 1, F.pad(v, (0, 1), value=1.0), state)
+        v = F.pad(v, (0, 1), value=1.0)  # a coordinate of ones: the last of the sums is what divides the others
+        sums, state = causal_sums(q, k, v, state, self.chunk)  # (B, H, T, K + 1)
         if cache is not None:
             cache["state"] = state  # (B, H, K, K + 1)
+        if listened_to(self.weights):
+            self.weights(q / (sums[..., -1:] + EPSILON), remember(cache, "k", k))  # (B, H, T, S)
         return self.output(merge_heads(sums[..., :-1] / (sums[..., -1:] + EPSILON)))  # (B, T, D)
-
-    def sums(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_{j<=i} (q_i·k_j) v_j for every i, (B, H, T, K + 1), and Σ_j k_j v_jᵀ with what `state` held before.
-
-        The last coordinate of v is 1, so that the last of the sums is what divides the others.
-        """
-        out = []
-        for q_part, k_part, v_part in zip(*(part.split(self.chunk, dim=2) for part in (q, k, v)), strict=True):
-            within = (q_part @ k_part.mT).tril()  # (B, H, c, c)
-            out.append(within @ v_part + q_part @ state)
-            state = state + k_part.mT @ v_part
-        return torch.cat(out, dim=2), state
