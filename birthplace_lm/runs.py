@@ -5,6 +5,7 @@
     provenance.json      commit, versions, hardware, data, command, one entry a session
     metrics.json         every figure, one object a split
     predictions/*.tsv    one answer a line, in the order of the questions
+    error.txt            the traceback, if the last attempt failed
     <stage>/             pretrain, finetune, finetune_only:
         metrics.csv          history, one value a row
         weights.safetensors  the trained weights; there once the stage is finished
@@ -17,6 +18,7 @@ One process at a time works in it: that one holds the lock on `.lock`.
 import fcntl
 import json
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,6 +149,17 @@ class RunFolder:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+    @contextmanager
+    def errors_noted(self) -> Iterator[None]:
+        """Write the traceback of an error to error.txt on its way out; a former one is gone once this begins."""
+        note = self.root / "error.txt"
+        note.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception:
+            note.write_text(traceback.format_exc(), encoding="utf-8")
+            raise
 
     def update_metrics(self, **metrics: Any) -> dict[str, Any]:
         merged = {**self.metrics(), **metrics}

@@ -5,6 +5,7 @@ the step where its last checkpoint stands. So the same command again is always t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,12 +29,21 @@ class UnfinishedError(RuntimeError):
     """A stage stopped before its last step; nothing is lost."""
 
 
-def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[str] = ()) -> RunFolder:
-    """Carry out the stages of a composed configuration; returns the run folder.
+@dataclass(frozen=True)
+class Done:
+    """A run that came to its end, and whether any stage was trained for it now: if not, all were finished before."""
+
+    folder: RunFolder
+    trained: bool
+
+
+def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[str] = ()) -> Done:
+    """Carry out the stages of a composed configuration.
 
     `choices` names the option of each configuration group, for the folder's name and the loggers. `chosen` lists the
     groups that the user named himself: with init_from the architecture comes from the run that is started from, and
-    asking for another one is an error.
+    asking for another one is an error. What goes wrong once the folder is there is told in its error.txt, which the
+    next attempt clears away.
     """
     settings = plain(config)
     settings["choices"] = dict(choices or settings["choices"])
@@ -46,10 +56,11 @@ def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[
         job.folder.create(job.record(), job.tokenizer)
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
-        trained = [_train(job, stage) for stage in settings["stages"] if stage != "evaluate"]
-        if "evaluate" in settings["stages"]:
-            _evaluate(job, mirrored=not any(trained) and "rows" in job.folder.metrics())
-    return job.folder
+        with job.folder.errors_noted():
+            trained = any([_train(job, stage) for stage in settings["stages"] if stage != "evaluate"])
+            if "evaluate" in settings["stages"]:
+                _evaluate(job, mirrored=not trained and "rows" in job.folder.metrics())
+    return Done(job.folder, trained)
 
 
 def _train(job: Job, stage: str) -> bool:

@@ -30,7 +30,7 @@ TINY = [
 
 
 def tiny_run(folder: Path, *overrides: str, chosen: tuple[str, ...] = ()) -> RunFolder:
-    return run(composed(*TINY, f"paths.runs={folder}", *overrides), {"attention": "vanilla"}, chosen)
+    return run(composed(*TINY, f"paths.runs={folder}", *overrides), {"attention": "vanilla"}, chosen).folder
 
 
 @pytest.fixture(scope="module")

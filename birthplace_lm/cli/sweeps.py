@@ -1,0 +1,88 @@
+"""What a sweep did: every job notes its end in one file, and the sweep's last word is a table of them.
+
+Hydra shows the first failure of a sweep and forgets the others. Here a job that fails is noted like the others and the
+sweep goes on. The jobs may run in other processes or on other machines, so they share a file, not a variable: its path
+travels to them in the environment.
+"""
+
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
+
+
+class SweepRecord(Callback):
+    """Makes the file in the runs folder before the first job starts."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.paths.runs).resolve() / ".sweeps"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}.jsonl"
+        path.touch()
+        os.environ[RECORD] = str(path)
+
+
+def noted(job: Callable[[], Any], overrides: Sequence[str]) -> None:
+    """Carry out one job of a sweep and note how it ended; an error is noted and printed, not raised.
+
+    The job returns something with a `folder` and with `trained`, which says whether there was anything to do.
+    """
+    from birthplace_lm.cli.errors import in_plain_words
+
+    started = time.monotonic()
+    row: dict[str, Any] = {"overrides": list(overrides), "status": "interrupted"}
+    try:
+        with in_plain_words(go_on=True):
+            done = job()
+        row |= {"status": "done" if done.trained else "skipped", "folder": str(done.folder.root)}
+        row["exact_match"] = done.folder.metrics().get("dev", {}).get("exact_match")
+    except Exception as error:
+        row |= {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    finally:
+        row["minutes"] = (time.monotonic() - started) / 60
+        with open(os.environ[RECORD], "a", encoding="utf-8") as record:
+            record.write(json.dumps(row, ensure_ascii=False) + "\n")  # one short write: lines of two jobs never mix
+
+
+def print_summary() -> int:
+    """Print the table of the sweep that just ended, if there was one; 1 if one of its jobs failed, else 0.
+
+    The title holds the overrides that all jobs share, a job's row its own.
+    """
+    path = os.environ.pop(RECORD, None)
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] if path else []
+    if not rows:
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    common = set.intersection(*(set(row["overrides"]) for row in rows)) if len(rows) > 1 else set()
+    shared = [override for override in rows[0]["overrides"] if override in common]
+    table = Table(title=Text(" ".join(["sweep", *shared])), title_justify="left")
+    for column in ("job", "status", "exact match", "minutes", "run folder or error"):
+        table.add_column(column, justify="right" if column in ("exact match", "minutes") else "left", overflow="fold")
+    for row in rows:
+        share = row.get("exact_match")
+        table.add_row(
+            Text(" ".join(override for override in row["overrides"] if override not in common)),
+            Text(row["status"], style={"failed": "red", "interrupted": "yellow"}.get(row["status"], "")),
+            "–" if share is None else f"{share:.1%}",
+            f"{row['minutes']:.1f}",
+            Text(row.get("folder") or row.get("error") or "–"),
+        )
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    counts = {
+        status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed", "interrupted")
+    }
+    print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f"; noted in {path}")
+    return int(counts["failed"] > 0)

@@ -1,0 +1,82 @@
+"""Sweeps from the command line: all jobs are run whatever becomes of one, and the last word is a table of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from birthplace_lm.cli import sweeps
+from tests.test_stages import TINY
+
+
+def sweep(folder: Path, *overrides: str) -> tuple[int, list[dict[str, object]], str]:
+    """Exit code, the noted rows and what was printed of one sweep over tiny runs."""
+    command = [sys.executable, "-m", "birthplace_lm", "--multirun", *TINY, "stages=[finetune,evaluate]", "threads=1"]
+    done = subprocess.run([*command, *overrides], cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    records = sorted((folder / "runs" / ".sweeps").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    return done.returncode, [json.loads(line) for line in records[-1].read_text().splitlines()], done.stdout
+
+
+def statuses(rows: list[dict[str, object]]) -> dict[str, object]:
+    return {str(row["overrides"][-1]): row["status"] for row in rows}  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_a_failed_job_stops_no_other_and_the_same_command_does_what_is_left(tmp_path: Path) -> None:
+    jobs = "finetune.optimizer.lr=1e-3,1e38,1e-4"
+    code, rows, out = sweep(tmp_path, jobs)
+    last = statuses(rows)
+    assert code == 1 and list(last.values()) == ["done", "failed", "done"]
+    assert "2 done, 1 failed" in out and "NonFiniteLossError" in out
+    (note,) = (tmp_path / "runs").glob("*/error.txt")
+    assert "NonFiniteLossError" in note.read_text() and "Traceback" in note.read_text()
+    code, rows, out = sweep(tmp_path, jobs)
+    assert code == 1 and list(statuses(rows).values()) == ["skipped", "failed", "skipped"]
+
+
+@pytest.mark.slow
+def test_jobs_run_side_by_side(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    code, rows, _ = sweep(tmp_path, *launcher, "attention=vanilla,hybrid,linear", "positions=learned,rotary")
+    assert code == 1 and len(rows) == 6
+    ends = {tuple(row["overrides"][-2:]): row["status"] for row in rows}  # type: ignore[index]
+    assert [ends[(f"attention={a}", "positions=learned")] for a in ("vanilla", "hybrid", "linear")] == ["done"] * 3
+    assert ends[("attention=vanilla", "positions=rotary")] == "done"
+    assert ends[("attention=linear", "positions=rotary")] == "failed"
+    assert len({row["folder"] for row in rows if row["status"] == "done"}) == 4
+
+
+def test_the_table_names_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "record.jsonl"
+    monkeypatch.setenv(sweeps.RECORD, str(record))
+    rows = [
+        {
+            "overrides": ["model=small", "seed=0"],
+            "status": "done",
+            "folder": "runs/a",
+            "exact_match": 0.5,
+            "minutes": 1,
+        },
+        {"overrides": ["model=small", "seed=1"], "status": "failed", "error": "ValueError: [red]x", "minutes": 2},
+        {"overrides": ["model=small", "seed=2"], "status": "interrupted", "minutes": 3},
+    ]
+    record.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert sweeps.print_summary() == 1
+    out = capsys.readouterr().out
+    lines = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    record.write_text(json.dumps(rows[0]) + "\n")
+    monkeypatch.setenv(sweeps.RECORD, str(record))
+    assert sweeps.print_summary() == 0 and "1 done; noted in" in capsys.readouterr().out
+    assert set(lines) == {"seed=0", "seed=1", "seed=2"} and out.startswith("sweep model=small")
+    assert "50.0%" in lines["seed=0"] and "ValueError: [red]x" in lines["seed=1"]
+    assert "1 done, 1 failed, 1 interrupted" in out
+
+
+def test_without_a_sweep_there_is_no_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv(sweeps.RECORD, raising=False)
+    assert sweeps.print_summary() == 0 and not capsys.readouterr().out
