@@ -1,0 +1,109 @@
+"""How every measure is reported: a value with an interval over questions, or the reason why there is none.
+
+The interval is the percentile bootstrap (Efron 1979, Annals of Statistics 7:1–26): the questions are drawn anew with
+replacement, as many as there are, the measure is taken of every draw, and the middle 95 % of what comes out is the
+interval. A draw is a row of counts (how often each question was picked), so that a measure is written once, for counts:
+with ones it is the value, with draws the resamples, all of them at a time.
+
+Legend: R draws, N questions.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+# What is measured of counts (R, N): by name one value a draw (R, …), NaN where the draw leaves it undefined.
+Statistics = Callable[[Array], dict[str, Array]]
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+FEWEST = 10  # of fewer questions nothing is reported: an interval over nine answers says whatever one likes
+_AT_A_TIME = 50_000  # counts held at once: few enough for the processor's cache, however many questions there are
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A value with the ends of its 95 % interval; where it is not defined, None three times and the reason.
+
+    `left_out` counts the resamples in which the measure was undefined (all answers right, say): the interval is of the
+    others, and it is None when there are no others.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    why: str = ""
+    left_out: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The five fields, null where there is no value."""
+        return asdict(self)
+
+
+def why_undefined(scores: Array, right: Array) -> str:
+    """The reason why nothing can be measured of these questions, "" where something can.
+
+    A score a question is needed, all finite, of at least ten questions. ValueError if there are not as many scores as
+    answers, or if `right` holds anything besides false and true.
+    """
+    scores, right = np.asarray(scores), np.asarray(right)
+    if scores.ndim != 1 or scores.shape != right.shape:
+        raise ValueError(f"scores of shape {scores.shape} for answers of shape {right.shape}: one a question is needed")
+    if right.size and not np.isin(right, (0, 1)).all():
+        raise ValueError(f"answers are right or wrong, not {right[~np.isin(right, (0, 1))][0]}")
+    if len(right) < FEWEST:
+        return f"{len(right)} questions: at least {FEWEST} are needed"
+    bad = int((~np.isfinite(scores.astype(float))).sum())
+    return f"{bad} of {len(right)} scores are not finite" if bad else ""
+
+
+def one_class(right: Array) -> str:
+    """The reason why right cannot be told from wrong, "" where both occur."""
+    found = np.unique(np.asarray(right, dtype=bool))
+    return "" if len(found) > 1 else f"all {len(right)} answers are {'right' if found.all() else 'wrong'}"
+
+
+def measures(
+    statistics: Statistics, questions: int, seed: int = 0, why: str = "", resamples: int = RESAMPLES
+) -> dict[str, Measure]:
+    """Every statistic as a Measure: its value on the questions as they are, its interval over resamples.
+
+    `why` is the reason given where the value itself is undefined. The same seed draws the same questions, so that
+    measures of two signals move together from draw to draw.
+    """
+    values = statistics(np.ones((1, questions)))
+    drawn = resampled(statistics, questions, seed, resamples)
+    return {name: measure(float(value[0]), drawn[name], why) for name, value in values.items()}
+
+
+def resampled(statistics: Statistics, questions: int, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Array]:
+    """The statistics of every draw, by name (R, …), computed a bounded number of draws at a time."""
+    parts = [statistics(counts) for counts in draws(questions, seed, resamples)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def draws(questions: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[Array]:
+    """Counts (r, N) of how often each question was picked; every row adds up to N, the r to `resamples`."""
+    generator = np.random.default_rng(seed)
+    rows = max(1, _AT_A_TIME // max(1, questions))
+    for start in range(0, resamples, rows):
+        r = min(rows, resamples - start)
+        picked = generator.integers(0, questions, (r, questions)) + questions * np.arange(r)[:, None]
+        yield np.bincount(picked.ravel(), minlength=r * questions).reshape(r, questions).astype(float)
+
+
+def interval(values: Array, confidence: float = CONFIDENCE) -> Array:
+    """The lower and the upper end of the middle `confidence` of resampled values (R, …) -> (2, …)."""
+    return np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def measure(value: float, drawn: Array, why: str = "") -> Measure:
+    """A value and what it came to in resamples (R,), put together; NaN is undefined."""
+    if np.isnan(value):
+        return Measure(None, why=why or "not defined for these answers")
+    defined = drawn[~np.isnan(drawn)]
+    low, high = interval(defined).tolist() if len(defined) else (None, None)
+    return Measure(value, low, high, left_out=len(drawn) - len(defined))
