@@ -8,22 +8,28 @@ Legend: B batch, T time, V vocabulary.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
-from birthplace_lm.transformer import Transformer
+from birthplace_lm.transformer import Cache, Transformer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What stands before the closing ⁇, the log-probability of that with the ⁇, and whether the ⁇ came at all."""
+    """What stands before the closing ⁇, the log-probability of that with the ⁇, and whether the ⁇ came at all.
+
+    `first_entropy` (in nats) and `first_probability` are those of the answer's first character: how wide the choice was
+    that most often decides the place, and how likely the one taken. NaN for an answer that was not decoded freely.
+    """
 
     text: str
     log_probability: float
     finished: bool
+    first_entropy: float = field(default=math.nan, compare=False)
+    first_probability: float = field(default=math.nan, compare=False)
 
     @property
     def probability(self) -> float:
@@ -36,8 +42,13 @@ def answer_questions(
     questions: Sequence[str],
     max_new_tokens: int = 32,
     batch_size: int = 512,
+    dropout: bool = False,
 ) -> list[Answer]:
-    """Greedy answers of at most max_new_tokens characters, in the order of the questions."""
+    """Greedy answers of at most max_new_tokens characters, in the order of the questions.
+
+    With `dropout` the model answers as it trains, a fresh mask drawn at every step: one sample of what Gal & Ghahramani
+    (2016) do to see how firm an answer is. It then depends on torch's random state and on which questions are asked.
+    """
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
     for question, prompt in zip(questions, prompts, strict=True):
         if len(prompt) > model.max_length:
@@ -49,16 +60,21 @@ def answer_questions(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        tokens, log_probabilities = _decode(model, [prompts[i] for i in rows], max_new_tokens)
-        answers.update(zip(rows, _read(tokens, log_probabilities, tokenizer), strict=True))
+        decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens, dropout)
+        answers.update(zip(rows, _read(*decoded, tokenizer), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 
 @torch.inference_mode()
-def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -> tuple[Tensor, Tensor]:
-    """The characters behind each prompt and their log-probabilities, (B, max_new_tokens) each; PAD behind the end."""
+def _decode(
+    model: Transformer, prompts: list[list[int]], max_new_tokens: int, dropout: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The characters behind each prompt and their log-probabilities, (B, max_new_tokens) each; PAD behind the end.
+
+    Third, the entropy over what could come first, (B,).
+    """
     was_training = model.training
-    model.eval()
+    model.train(dropout)
     device = next(model.parameters()).device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # (B,)
     last = min(int(lengths.max()) + max_new_tokens, model.max_length + 1)
@@ -66,35 +82,43 @@ def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = torch.tensor(prompt)
     scores = torch.zeros(tokens.shape, device=device)  # (B, T)
+    entropy = torch.full((len(prompts),), torch.nan, device=device)  # (B,)
     live = torch.arange(len(prompts), device=device)  # rows that are still computed
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the live ones
     cache, begin, end = model.new_cache(), 0, int(lengths.min())
     while end < last and len(live):
         logits = model(tokens[live, begin:end], cache, begin)[:, -1].float()  # (B, V)
-        best, choice = logits.log_softmax(-1).max(-1)
+        following = logits.log_softmax(-1)  # (B, V)
+        best, choice = following.max(-1)
+        first = lengths[live] == end
+        entropy[live[first]] = -(following[first].exp() * following[first]).sum(-1)
         free = (lengths[live] <= end) & ~done
         tokens[live, end] = torch.where(free, choice, tokens[live, end])
         scores[live, end] = torch.where(free, best, 0.0)
         done |= free & ((choice == MASK_ID) | (end + 1 >= lengths[live] + max_new_tokens))
         if 2 * int(done.sum()) >= len(live):  # not at every end: dropping rows copies the cache
-            live, cache, done = live[~done], [_rows(memory, ~done) for memory in cache], done[~done]
+            live, cache, done = live[~done], cache_rows(cache, ~done), done[~done]
         begin, end = end, end + 1
     model.train(was_training)
     width = torch.arange(max_new_tokens, device=device) + lengths[:, None]  # (B, max_new_tokens)
     inside = width < last
     width = width.clamp(max=last - 1)
-    return tokens.gather(1, width).where(inside, PAD_ID), scores.gather(1, width).where(inside, 0.0)
+    return tokens.gather(1, width).where(inside, PAD_ID), scores.gather(1, width).where(inside, 0.0), entropy
 
 
-def _rows(memory: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
-    """One layer's cache for some of its rows; whatever a variant keeps has the batch as its first dimension."""
-    return {name: kept[keep] for name, kept in memory.items()}
+def cache_rows(cache: Cache, rows: Tensor) -> Cache:
+    """Some rows of a cache, by mask or by index (then also more than once), copied.
+
+    Whatever a variant keeps has the batch as its first dimension.
+    """
+    return [{name: kept[rows] for name, kept in memory.items()} for memory in cache]
 
 
-def _read(tokens: Tensor, log_probabilities: Tensor, tokenizer: CharTokenizer) -> list[Answer]:
+def _read(tokens: Tensor, log_probabilities: Tensor, entropy: Tensor, tokenizer: CharTokenizer) -> list[Answer]:
     answers = []
-    for row, score in zip(tokens.tolist(), log_probabilities.double().sum(1).tolist(), strict=True):
+    scores, first = log_probabilities.double().sum(1).tolist(), log_probabilities[:, 0].exp().tolist()
+    for row, score, *of_first in zip(tokens.tolist(), scores, entropy.tolist(), first, strict=True):
         finished = MASK_ID in row
         text = tokenizer.decode(row[: row.index(MASK_ID)] if finished else row)
-        answers.append(Answer(text.rstrip(PAD), score, finished))
+        answers.append(Answer(text.rstrip(PAD), score, finished, *of_first))
     return answers

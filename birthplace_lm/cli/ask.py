@@ -2,26 +2,120 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from birthplace_lm.decoding import Answer
+    from birthplace_lm.runs import RunFolder
+
+KNOWN_RISK = 0.1  # the share of wrong answers up to which one counts as known, unless --abstain-above names another
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Answer "Where was NAME born?" with the place and the probability that the model gives to exactly that answer."""
+    """Answer "Where was NAME born?" with the place and the probability that the model gives to exactly that answer.
+
+    Once birthplace-evaluate has judged the run on people that it was not trained to answer about, there is more: how
+    often an answer given so surely is right, and whether it counts as known or as a guess.
+    """
     parser = argparse.ArgumentParser(prog="birthplace-ask", description=main.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a person's name, as in the documents")
+    parser.add_argument("--places", action="store_true", help="choose among the places of the train answers")
+    parser.add_argument(
+        "--abstain-above",
+        type=float,
+        metavar="RISK",
+        help="give only answers so sure that at most this share of such answers was wrong, e.g. 0.1",
+    )
     options = parser.parse_args(arguments)
 
     from birthplace_lm.cli.errors import in_plain_words
-    from birthplace_lm.decoding import answer_questions
-    from birthplace_lm.runs import RunFolder
 
     with in_plain_words():
-        folder = RunFolder(options.run)
-        model, tokenizer = folder.load_model(), folder.tokenizer()
-        answers = answer_questions(model, tokenizer, [f"Where was {name} born?" for name in options.names])
-        width = max(map(len, options.names))
-        for name, answer in zip(options.names, answers, strict=True):
-            print(f"{name:{width}}  {answer.text}  {answer.probability:.1%}")
+        for line in _lines(options):
+            print(line)
+
+
+def _lines(options: argparse.Namespace) -> list[str]:
+    """One line a name; raises ConfigError for options that the run cannot serve yet."""
+    from birthplace_lm.decoding import answer_questions
+    from birthplace_lm.jobs import as_config_errors
+    from birthplace_lm.prefix_tree import constrained_answers
+    from birthplace_lm.runs import RunFolder, read_json
+
+    folder = RunFolder(options.run)
+    model, tokenizer = folder.load_model(), folder.tokenizer()
+    knowledge = read_json(folder.root / "knowledge.json")
+    _check(options, folder, knowledge)
+    questions = [f"Where was {name} born?" for name in options.names]
+    with as_config_errors("question"):
+        if options.places:
+            answers = constrained_answers(model, tokenizer, questions, knowledge["places"])
+        else:
+            answers = answer_questions(model, tokenizer, questions)
+    width = max(map(len, options.names))
+    if options.places or not _is_calibrated(knowledge):
+        said = [f"{answer.text}  {answer.probability:.1%}" for answer in answers]
+    else:
+        said = [_judged(answer, knowledge, options.abstain_above) for answer in answers]
+    return [f"{name:{width}}  {words}" for name, words in zip(options.names, said, strict=True)]
+
+
+def _check(options: argparse.Namespace, folder: "RunFolder", knowledge: dict[str, Any]) -> None:
+    """Raise ConfigError where an option needs what is not in the run folder."""
+    from birthplace_lm.composing import ConfigError
+
+    risk = options.abstain_above
+    mend = f"birthplace-evaluate {folder.root} writes knowledge.json"
+    if options.places and risk is not None:
+        raise ConfigError(
+            "--places and --abstain-above do not go together: how often an answer is wrong was counted on free "
+            "answers, not on those chosen from a list"
+        )
+    if options.places and not knowledge.get("places"):
+        raise ConfigError(f"--places needs the list of train places, which the run folder does not hold yet: {mend}")
+    if risk is None:
+        return
+    if not _is_calibrated(knowledge):
+        why = knowledge.get("calibration", {}).get("why")
+        known = f"knowledge.json has none ({why})" if why else f"the run folder does not hold it yet: {mend}"
+        raise ConfigError(f"--abstain-above needs the run's calibration on held-out people, but {known}")
+    if _key(risk, knowledge) is None:
+        risks = ", ".join(knowledge["thresholds"])
+        raise ConfigError(f"--abstain-above {risk:g} was not measured on this run: choose one of {risks}")
+
+
+def _is_calibrated(knowledge: dict[str, Any]) -> bool:
+    return knowledge.get("calibration", {}).get("temperature") is not None and "thresholds" in knowledge
+
+
+def _key(risk: float, knowledge: dict[str, Any]) -> str | None:
+    """How knowledge.json writes this risk; None when it does not hold it."""
+    return next((key for key in knowledge["thresholds"] if float(key) == risk), None)
+
+
+def _judged(answer: "Answer", knowledge: dict[str, Any], abstain_above: float | None) -> str:
+    """The answer, its own and its calibrated probability, and known or guess; "–" and why where it is held back."""
+    import numpy as np
+
+    from birthplace_lm.evaluation.temperature import LogitScaling
+
+    numbers = knowledge["calibration"]
+    scaling = LogitScaling(float(numbers["temperature"]), float(numbers["bias"]))
+    calibrated = float(scaling(np.array([answer.probability]))[0])
+    risk = KNOWN_RISK if abstain_above is None else abstain_above
+    key = _key(risk, knowledge)
+    enough = knowledge["thresholds"][key] if key else None
+    sure = f"{answer.probability:.1%}, calibrated {calibrated:.1%}"
+    if key is None:
+        return f"{answer.text}  {sure}"
+    if enough is not None and calibrated >= enough:
+        return f"{answer.text}  {sure}: known"
+    if abstain_above is None:
+        return f"{answer.text}  {sure}: guess"
+    if enough is None:
+        return f"–  {sure}: however sure, more than {risk:.0%} of such answers were wrong"
+    return f"–  {sure}: below {enough:.1%}, from where on at most {risk:.0%} of the answers were wrong"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""What a model lets on about how sure it is: one number a question for each way of asking it.
+
+All signals are for the greedy answer a, and all point the same way: higher is surer. Whether they tell right answers
+from wrong ones is for `selective` and `calibration` to say; nothing here has seen a right answer. Legend: B questions,
+P places.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from birthplace_lm.decoding import Answer, answer_questions
+from birthplace_lm.prefix_tree import PlaceScores, score_places
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
+
+Values = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Greedy answers and how sure of them the model is, in the order of the questions.
+
+    `values` maps the name of a signal to its (B,) finite numbers, `left_out` that of one that could not be had to the
+    reason. `places` is None where there were no places to score.
+    """
+
+    answers: list[Answer]
+    values: Values
+    left_out: dict[str, str]
+    places: PlaceScores | None
+
+
+def confidence_signals(
+    model: Transformer,
+    tokenizer: CharTokenizer,
+    questions: Sequence[str],
+    places: Sequence[str],
+    dropout_samples: int = 10,
+    other_predictions: Sequence[Sequence[str]] = (),
+    seed: int = 0,
+) -> Signals:
+    """All signals that can be had: those of `answer_signals`, `place_signals` and the two agreements.
+
+    `places` are those of the train answers, each once. `other_predictions` are the answers of runs with other seeds to
+    the same questions. Raises what `answer_questions` and `score_places` raise, and ValueError for predictions that
+    are not one a question.
+    """
+    answers = answer_questions(model, tokenizer, questions)
+    texts = [answer.text for answer in answers]
+    values, left_out, scores = answer_signals(answers), dict[str, str](), None
+    if places:
+        scores = score_places(model, tokenizer, questions, places)
+        values |= place_signals(answers, scores)
+    if len(places) < 2:
+        few = f"{len(places)} places are known and the answer is compared with others: two or more are needed"
+        left_out |= dict.fromkeys(_OF_PLACES, few)
+        values = {name: value for name, value in values.items() if name not in _OF_PLACES}
+    if model.dropout.p > 0 and dropout_samples > 0:
+        samples = dropout_predictions(model, tokenizer, questions, dropout_samples, seed)
+        values["dropout_agreement"] = agreement(texts, samples)
+    else:
+        asked = "no samples were asked for" if model.dropout.p > 0 else "the model was trained without dropout"
+        left_out["dropout_agreement"] = asked
+    if other_predictions:
+        values["seed_agreement"] = agreement(texts, other_predictions)
+    else:
+        left_out["seed_agreement"] = "no predictions of runs with other seeds were given"
+    return Signals(answers, values, left_out, scores)
+
+
+def answer_signals(answers: Sequence[Answer]) -> Values:
+    """What greedy decoding itself tells, (B,) each.
+
+    sequence_log_probability: log P(a ⁇ | question ⁇) in nats, up to 0; without the ⁇ where it never came.
+    log_probability_per_character: that over the number of characters it is the sum of, so that a long name of a place
+        is not held against it; up to 0.
+    first_character_probability: P of the first character, which mostly decides the place; in (0, 1].
+    first_character_negative_entropy: Σ_c P(c) log P(c) over all characters c that may come first; [-log V, 0].
+    """
+    log_probability = np.array([answer.log_probability for answer in answers], dtype=float)
+    characters = np.array([max(1, len(answer.text) + answer.finished) for answer in answers], dtype=float)
+    return {
+        "sequence_log_probability": log_probability,
+        "log_probability_per_character": log_probability / characters,
+        "first_character_probability": np.array([answer.first_probability for answer in answers], dtype=float),
+        "first_character_negative_entropy": -np.array([answer.first_entropy for answer in answers], dtype=float),
+    }
+
+
+_OF_PLACES = ("margin_to_other_place", "place_probability", "place_negative_entropy")
+
+
+def place_signals(answers: Sequence[Answer], scores: PlaceScores) -> Values:
+    """What the probabilities of all places tell, (B,) each; needs two places or more, the best two of them scored.
+
+    margin_to_other_place: log P(a ⁇) - max log P(b ⁇) over the places b that are not a, in nats; below 0 where a place
+        would have been likelier than what greedy decoding ran into.
+    place_probability: P(a ⁇) / (P(a ⁇) + Σ_b P(b ⁇)), the sum over the places that are not a; in (0, 1]. An answer
+        that is no place counts as one more.
+    place_negative_entropy: Σ_b p_b log p_b with p = `PlaceScores.distribution`, over all places; [-log P, 0].
+
+    Places that were left out count as impossible, which changes a sum by at most `PlaceScores.neglected`.
+    """
+    column = {place: i for i, place in enumerate(scores.places)}
+    own = np.array([answer.log_probability for answer in answers], dtype=float)
+    others = scores.log_probability.copy()  # (B, P)
+    for row, answer in enumerate(answers):
+        if answer.text in column:
+            others[row, column[answer.text]] = -np.inf
+    p = scores.distribution()  # (B, P)
+    return {
+        "margin_to_other_place": own - others.max(axis=1),
+        "place_probability": 1 / (1 + np.exp(others - own[:, None]).sum(axis=1)),
+        "place_negative_entropy": (p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1),
+    }
+
+
+def dropout_predictions(
+    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], samples: int, seed: int = 0
+) -> list[list[str]]:
+    """Answers with dropout on, `samples` lists of them: the same for the same seed, questions and thread count.
+
+    Gal & Ghahramani 2016 (arXiv 1506.02142): networks thinned by dropout are draws of one that might have been learned
+    as well. Here every character draws its own mask, as training does at every position. Torch's random state is left
+    as it was.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drawn = [answer_questions(model, tokenizer, questions, dropout=True) for _ in range(samples)]
+    return [[answer.text for answer in answers] for answers in drawn]
+
+
+def agreement(answers: Sequence[str], others: Sequence[Sequence[str]]) -> np.ndarray:
+    """The share of the other lists that give the same answer, character for character, (B,), in [0, 1].
+
+    Raises ValueError for no list, or one that is not as long as the answers.
+
+    >>> agreement(["Pau", "Cork"], [["Pau", "Oslo"], ["Pau", "Cork"]]).tolist()
+    [1.0, 0.5]
+    """
+    if not others:
+        raise ValueError("agreement with 0 lists of answers is not defined: give one or more")
+    for number, other in enumerate(others, start=1):
+        if len(other) != len(answers):
+            raise ValueError(f"list {number} has {len(other)} answers to {len(answers)} questions: one each is needed")
+    return np.mean([[a == b for a, b in zip(answers, other, strict=True)] for other in others], axis=0)

@@ -1,0 +1,147 @@
+"""birthplace-ask on a small run folder, with and without what is known of the run on held-out people."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from birthplace_lm.cli import ask
+from birthplace_lm.decoding import Answer, answer_questions
+from birthplace_lm.prefix_tree import score_places
+from birthplace_lm.runs import RunFolder, write_json
+from birthplace_lm.storage import save_weights
+from tests.helpers import option, roughened, small_corpus, tiny, tokenizer_of
+
+PLACES = ["Pau", "Oslo", "Łódź"]
+NAMES = ["Ada Vik", "Bo Lund"]
+SCALING = {"temperature": 2.0, "bias": 0.5}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that never trained: all that answering needs, with weights that are random but say something."""
+    folder, tokenizer = RunFolder(tmp_path_factory.mktemp("run")), tokenizer_of(small_corpus())
+    size = {"n_layers": 2, "n_heads": 4, "d_model": 16, "block_size": 64, "dropout": 0.0}
+    parts = {"attention": option("attention", "vanilla"), "positions": option("positions", "learned")}
+    folder.create({"model": option("model", "cs224n", **size), **parts}, tokenizer)
+    model = roughened(tiny(vocabulary_size=len(tokenizer), **size))
+    save_weights(folder.stage("finetune").weights, model, {"stage": "finetune"})
+    write_json(folder.stage("finetune").root / "stage.json", {"steps": 1})
+    return folder
+
+
+@pytest.fixture
+def knowledge(finished: RunFolder) -> Any:
+    """Writes what is known of the run; it is gone after the test."""
+    path = finished.root / "knowledge.json"
+    yield lambda **known: write_json(path, known)
+    path.unlink(missing_ok=True)
+
+
+def free_answers(folder: RunFolder) -> list[Answer]:
+    return answer_questions(folder.load_model(), folder.tokenizer(), [f"Where was {name} born?" for name in NAMES])
+
+
+def asked(folder: RunFolder, capsys: pytest.CaptureFixture[str], *options: str) -> list[str]:
+    ask.main([str(folder.root), *NAMES, *options])
+    return capsys.readouterr().out.splitlines()
+
+
+def refused(folder: RunFolder, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        ask.main([str(folder.root), *arguments])
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and not said.out
+    return said.err
+
+
+def calibrated(answer: Answer) -> float:
+    """σ(logit(p)/T + b), written out."""
+    logit = math.log(answer.probability) - math.log(1 - answer.probability)
+    return 1 / (1 + math.exp(-(logit / 2.0 + 0.5)))
+
+
+def test_place_and_probability(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = [f"{n:7}  {a.text}  {a.probability:.1%}" for n, a in zip(NAMES, free_answers(finished), strict=True)]
+    assert asked(finished, capsys) == expected
+
+
+@pytest.mark.parametrize("options", [["--places"], ["--abstain-above", "0.1"]])
+def test_what_is_not_known_yet_is_refused_with_the_command_that_finds_out(
+    options: list[str], finished: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(finished, capsys, "Ada Vik", *options)
+    assert said.startswith(f"error: {options[0]} needs") and f"birthplace-evaluate {finished.root} writes" in said
+
+
+def test_known_and_guess(finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sure = [calibrated(answer) for answer in free_answers(finished)]
+    assert abs(sure[0] - sure[1]) > 0.002  # else this test could not part them
+    knowledge(calibration=SCALING, thresholds={"0.1": sum(sure) / 2, "0.2": 0.0})
+    for line, own in zip(asked(finished, capsys), sure, strict=True):
+        assert line.endswith(f"calibrated {own:.1%}: {'known' if own > sum(sure) / 2 else 'guess'}")
+    assert all(line.endswith("known") for line in asked(finished, capsys, "--abstain-above", "0.2"))
+
+
+def test_a_risk_that_was_not_measured_makes_no_label(
+    finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowledge(calibration=SCALING, thresholds={"0.2": 0.0})
+    assert all(line.endswith("%") and "calibrated" in line for line in asked(finished, capsys))
+    said = refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
+    assert "--abstain-above 0.1 was not measured on this run: choose one of 0.2" in said
+
+
+def test_it_declines_where_too_many_were_wrong(
+    finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, sure = [answer.text for answer in free_answers(finished)], [calibrated(a) for a in free_answers(finished)]
+    bound = sum(sure) / 2
+    knowledge(calibration=SCALING, thresholds={"0.05": None, "0.10": bound})
+    for line, text, own in zip(asked(finished, capsys, "--abstain-above", "0.1"), texts, sure, strict=True):
+        given = line[9:].startswith(f"{text}  ")
+        held_back = line[9:].startswith("–  ") and f"below {bound:.1%}, from where on at most 10% of the" in line
+        assert (given, held_back) == (own > bound, own < bound)
+    for line in asked(finished, capsys, "--abstain-above", "0.05"):
+        assert line[9:].startswith("–  ") and line.endswith("however sure, more than 5% of such answers were wrong")
+
+
+def test_choosing_among_places(finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    knowledge(calibration=SCALING, thresholds={"0.1": 0.0}, places=PLACES)
+    questions = [f"Where was {name} born?" for name in NAMES]
+    scores = score_places(finished.load_model(), finished.tokenizer(), questions, PLACES, tolerance=0).log_probability
+    expected = [
+        f"{n:7}  {PLACES[row.argmax()]}  {math.exp(row.max()):.1%}" for n, row in zip(NAMES, scores, strict=True)
+    ]
+    assert asked(finished, capsys, "--places") == expected
+    said = refused(finished, capsys, "Ada Vik", "--places", "--abstain-above", "0.1")
+    assert "do not go together" in said
+
+
+def test_a_calibration_that_is_not_defined_says_why(
+    finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowledge(calibration={"temperature": None, "bias": None, "why": "all 40 answers were wrong"}, thresholds={})
+    assert "calibrated" not in asked(finished, capsys)[0]
+    assert "(all 40 answers were wrong)" in refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("Zoë", "character 'Z'"), ("Ada" * 30, "characters with its ⁇, this model sees at most 64")]
+)
+def test_a_name_that_cannot_be_asked_about(
+    name: str, message: str, finished: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(finished, capsys, name)
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys\nfrom birthplace_lm.cli import ask\n"
+        "try:\n    ask.main(['--help'])\nexcept SystemExit:\n    sys.exit('torch' in sys.modules)\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True)
