@@ -49,7 +49,7 @@ def test_wheel_carries_every_config(distributions: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     here = {f"birthplace_lm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert {"birthplace_lm/configs/train.yaml", "birthplace_lm/configs/experiment/demo.yaml"} <= here
-    assert here <= inside
+    assert here <= inside and "birthplace_lm/attention_page.html" in inside
     assert {name.split("/")[0].split("-")[0] for name in inside} == {"birthplace_lm"}
 
 

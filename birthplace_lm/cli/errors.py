@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from birthplace_lm.attention_maps import UnreadableError
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.lightning_modules import NonFiniteLossError
@@ -21,6 +22,7 @@ _TOLD = (
     RunInUseError,
     UnfinishedError,
     UnknownCharacterError,
+    UnreadableError,
     FileNotFoundError,
     IsADirectoryError,
     PermissionError,
