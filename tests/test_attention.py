@@ -2,8 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from birthplace_lm.attention.heads import causal_sums
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
 from birthplace_lm.attention.talking_heads import TalkingWeights
 from birthplace_lm.attention.vanilla import VanillaAttention
+from birthplace_lm.attention_maps import listening
 from birthplace_lm.composing import build
 from birthplace_lm.positions.alibi import AlibiPositions
 from birthplace_lm.positions.none import NoPositions
@@ -405,19 +405,6 @@ def test_a_hybrids_layers_may_take_knobs() -> None:
 
 
 # --------------------------------------------------------------------------------------- weights, compilation, storage
-
-
-@contextmanager
-def listening(model: Transformer) -> Iterator[list[list[Tensor]]]:
-    """What every layer's weights said on each call, oldest first."""
-    heard: list[list[Tensor]] = [[] for _ in model.blocks]
-    handles = [
-        block.attention.weights.register_forward_hook(lambda module, args, output, calls=calls: calls.append(output))
-        for block, calls in zip(model.blocks, heard, strict=True)
-    ]
-    yield heard
-    for handle in handles:
-        handle.remove()
 
 
 def sum_of_rows(weights: nn.Module) -> Tensor:

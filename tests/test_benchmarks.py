@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from birthplace_lm.benchmarks import decoding, training
+from birthplace_lm.benchmarks import attention, decoding, training
+from birthplace_lm.benchmarks.peers import PEERS, difference
 from birthplace_lm.cli import bench
+from birthplace_lm.composing import build
 from birthplace_lm.datamodules import IGNORE
 from birthplace_lm.tokenizer import MASK, PAD, PAD_ID
-from tests.helpers import roughened, small_corpus, tiny, tokenizer_of
+from tests.helpers import option, roughened, small_corpus, tiny, tokenizer_of
 
 CORPUS = small_corpus()
 TOKENIZER = tokenizer_of(CORPUS)
@@ -28,7 +30,7 @@ def test_the_textbook_loop_sees_the_same_task() -> None:
 
 
 def test_all_three_count_the_characters_that_have_a_target() -> None:
-    bare = training._Bare(CORPUS.documents, TOKENIZER, tiny(vocabulary_size=len(TOKENIZER), block_size=BLOCK), BLOCK, 4)
+    bare = training.Bare(CORPUS.documents, TOKENIZER, tiny(vocabulary_size=len(TOKENIZER), block_size=BLOCK), BLOCK, 4)
     batch = next(bare.batches)
     assert batch.n_characters == sum(int((y != IGNORE).sum()) for y in batch.targets)
     assert batch.n_characters == sum(int((x != PAD_ID).sum()) for x in batch.inputs)
@@ -56,3 +58,44 @@ def test_the_command_prints_and_writes_what_it_measured(tmp_path: Path, capsys: 
     names = ["textbook loop", "this package, bare", "this package, Lightning"]
     assert [row["name"] for row in figures["training"]] == names and all(name in printed for name in names)
     assert figures["training"][0]["ratio"] == 1.0 and figures["decoding"]["questions"] == 3
+
+
+def test_attention_is_compared_with_vanilla(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, table = tmp_path / "attention.json", tmp_path / "attention.md"
+    chosen = ["--attention", "linear", "hybrid", "--lengths", "16", "32", "--tokens", "32", "--repetitions", "2"]
+    bench.main(["attention", *chosen, "--out", str(out), "--markdown", str(table)])
+    rows = json.loads(out.read_text())["attention"]
+    assert [(row["length"], row["attention"]) for row in rows] == [
+        (length, name) for length in (16, 32) for name in ("vanilla", "linear", "hybrid")
+    ]
+    for row in rows:
+        assert row["repetitions"] == 2 and row["over_arithmetic"] == row["ratio"] / row["arithmetic_ratio"]
+        assert (row["attention"] == "vanilla") == (row["arithmetic_ratio"] == 1)
+    assert table.read_text().count("\n") == 5 and "| linear |" in table.read_text()
+    assert capsys.readouterr().out.count("linear") == 2
+
+
+def test_a_batch_has_the_same_tokens_at_any_length() -> None:
+    size = attention.Size(d_model=8, n_heads=2, tokens=64)
+    assert [tuple(size.inputs(length).shape) for length in (16, 64, 128)] == [(4, 16, 8), (1, 64, 8), (1, 128, 8)]
+
+
+def test_layers_of_a_kind_are_measured_once_and_weighed() -> None:
+    size = attention.Size(d_model=8, n_heads=2, n_layers=3, tokens=64)
+    kinds = attention.kinds_of_layers(build(option("attention", "hybrid")), size, 20)
+    assert [type(layer).__name__ for layer, _ in kinds] == ["VanillaAttention", "SynthesizerAttention"]
+    assert [share for _, share in kinds] == pytest.approx([2 / 3, 1 / 3])
+    assert min(layer.max_length for layer, _ in kinds) == 20  # the block is one longer for the synthesizer
+
+
+def test_a_name_that_is_none_is_told_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["attention", "--attention", "psychic"])
+    assert "there is no attention 'psychic': choose from additive, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variant", PEERS)
+def test_x_transformers_computes_the_same_with_the_same_weights(variant: str) -> None:
+    pytest.importorskip("x_transformers", reason="needs the extra peers: pip install 'birthplace-lm[peers]'")
+    assert difference(variant, length=40, rows=2) < 1e-5
+    assert difference(variant, torch.float64, length=40, rows=2) < 1e-6  # their softmax rounds to float32

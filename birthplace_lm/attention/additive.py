@@ -1,16 +1,21 @@
 """Additive attention: queries and keys are compared by a small network instead of a product."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from birthplace_lm.attention.heads import check_heads, remember, split_heads
-from birthplace_lm.attention.scores import ScoredAttention
+from birthplace_lm.attention.scores import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
 
-class AdditiveScores(nn.Module):
-    """wᵀ tanh(q_i + k_j), `chunk` queries at a time: what tanh leaves behind is computed again for the gradient."""
+class AdditiveScores(Scores):
+    """wᵀ tanh(q_i + k_j), `chunk` queries of one row of the batch at a time.
+
+    What tanh leaves behind is computed again for the gradient, and so small a part of it stays near the processor.
+    """
 
     def __init__(self, d_model: int, n_heads: int, positions: Positions, chunk: int):
         super().__init__()
@@ -19,19 +24,27 @@ class AdditiveScores(nn.Module):
         self.query_key = nn.Linear(d_model, 2 * d_model)
         self.w = nn.Parameter(torch.empty(n_heads, 1, 1, width).uniform_(-(width**-0.5), width**-0.5))
 
-    def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
+    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
         q, k = (split_heads(part, self.n_heads) for part in self.query_key(x).chunk(2, dim=-1))  # (B, H, T, K)
         k = remember(cache, "k", k)  # (B, H, S, K)
-        rows = [
+        for part in q.split(size, dim=2):
+            offset += part.shape[2]
+            pairs = zip(part.unbind(), k[:, :, :offset].unbind(), strict=True)
+            scores = torch.stack([self._row_of_the_batch(*pair) for pair in pairs])  # (B, H, n, offset)
+            bias = self.positions.score_bias(part.shape[2], offset, x.device)
+            yield scores if bias is None else scores + bias.to(scores.dtype)
+
+    def _row_of_the_batch(self, q: Tensor, k: Tensor) -> Tensor:
+        """(H, n, K) and (H, S, K) -> (H, n, S)."""
+        chunks = [
             checkpoint(self._compare, part, k, use_reentrant=False, preserve_rng_state=False)
-            for part in q.split(self.chunk, dim=2)
+            for part in q.split(self.chunk, dim=1)
         ]
-        scores = torch.cat(rows, dim=2)  # (B, H, T, S)
-        bias = self.positions.score_bias(x.shape[1], k.shape[2], x.device)
-        return scores if bias is None else scores + bias.to(scores.dtype)
+        return torch.cat(chunks, dim=1)
 
     def _compare(self, q: Tensor, k: Tensor) -> Tensor:
-        return (self.w * (q[..., :, None, :] + k[..., None, :, :]).tanh()).sum(dim=-1)  # (B, H, chunk, S)
+        bounded = (q[:, :, None, :] + k[:, None, :, :]).tanh()  # (H, chunk, S, K)
+        return (bounded.flatten(1, 2) @ self.w[:, 0, 0, :, None]).view(bounded.shape[:3])  # (H, chunk, S)
 
 
 class AdditiveAttention(ScoredAttention):
@@ -39,7 +52,7 @@ class AdditiveAttention(ScoredAttention):
 
     Compares by content like vanilla, but bounded: a score lies within ±‖w‖₁, so attention can only become as sharp as w
     lets it, and queries cannot turn it up by growing. Time O(T²D + TD²) of slow tanh instead of fast products; memory
-    O(HT² + cTD) with c = `chunk` queries at a time, the whole O(T²D) for c = T; decode cache 2D numbers a position.
+    O(HT²) and, once for the whole batch, O(cTD) with c = `chunk` queries at a time; decode cache 2D numbers a position.
     Rotary positions are refused: a sum of two turned vectors depends on where they stand, not on how far apart.
     """
 

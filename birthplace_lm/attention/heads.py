@@ -55,6 +55,11 @@ def causal(n_new: int, n_all: int, device: torch.device, window: int | None = No
     return allowed if window is None else allowed.triu(n_all - n_new - window + 1)
 
 
+def mask_of(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask to be added to scores, -inf where it is not allowed: adding needs no work on the way back."""
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, -torch.inf)
+
+
 def causal_sums(q: Tensor, k: Tensor, v: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
     """Σ_{j<=i} (q_i·k_j) v_j for every i, and Σ_j k_j v_jᵀ, by which a later call goes on.
 
@@ -91,7 +96,7 @@ class AttentionWeights(nn.Module):
 
     def normalised(self, scores: Tensor, allowed: Tensor) -> Tensor:
         """The weights before dropout: what a variant with more than a softmax changes."""
-        return scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
+        return (scores + mask_of(allowed, scores.dtype)).softmax(dim=-1)
 
 
 def listened_to(module: nn.Module) -> bool:

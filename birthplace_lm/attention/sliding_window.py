@@ -1,17 +1,20 @@
 """Sliding-window attention: every position sees itself and the few before it."""
 
+import torch
 from torch import Tensor
 
-from birthplace_lm.attention.heads import FusedAttention, remember, seen_so_far
+from birthplace_lm.attention.heads import FusedAttention, listened_to, remember, seen_so_far
 from birthplace_lm.positions import Positions
+
+ROWS_AT_ONCE = 64  # asking positions whose windows are computed together, at least
 
 
 class SlidingWindowAttention(FusedAttention):
     """softmax(QKᵀ/√K) V over the positions j with 0 <= i - j < w (Beltagy et al. 2020, arXiv 2004.05150, section 3.1).
 
     Compares by content, but only nearby: L layers reach L·(w - 1) positions back, through what stands in between. Time
-    O(T²D + TD²) as computed here, with a mask (a kernel that skips blocks needs O(TwD)), memory O(T²), decode cache
-    2D·(w - 1) numbers, however long the sequence.
+    O(T(w + n)D + TD²), n = 64 or w positions at a time, memory O(TD), decode cache 2D·(w - 1) numbers, however long the
+    sequence.
     """
 
     def __init__(
@@ -32,8 +35,14 @@ class SlidingWindowAttention(FusedAttention):
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
         q, k, v = self.project(x, seen_so_far(cache, "seen"))
         remember(cache, "seen", x[..., :0])  # (B, S, 0): what was let go of is still counted, at no cost
-        k, v = remember(cache, "k", k), remember(cache, "v", v)  # (B, H, up to w - 1 + T, K)
-        if cache is not None:
-            first = max(0, k.shape[2] - (self.window - 1))
-            cache["k"], cache["v"] = k[:, :, first:], v[:, :, first:]
+        visible = {} if cache is None else cache
+        size = x.shape[1] if listened_to(self.weights) else max(self.window, ROWS_AT_ONCE)
+        parts = zip(*(part.split(size, dim=2) for part in (q, k, v)), strict=True)
+        return torch.cat([self._go_on(q, k, v, visible) for q, k, v in parts], dim=1)  # (B, T, D)
+
+    def _go_on(self, q: Tensor, k: Tensor, v: Tensor, visible: dict[str, Tensor]) -> Tensor:
+        """Some positions (B, H, n, K) after those that are `visible` to the first of them, which moves along."""
+        k, v = remember(visible, "k", k), remember(visible, "v", v)  # (B, H, up to w - 1 + n, K)
+        first = max(0, k.shape[2] - (self.window - 1))
+        visible["k"], visible["v"] = k[:, :, first:], v[:, :, first:]
         return self.attend(q, k, v, self.window)

@@ -1,15 +1,16 @@
 """The factorized dense synthesizer: scores for ℓ places out of a + b numbers, with a·b at least ℓ."""
 
 import math
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed, split_heads
-from birthplace_lm.attention.scores import ScoredAttention
+from birthplace_lm.attention.scores import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
 
-class FactorizedDenseScores(nn.Module):
+class FactorizedDenseScores(Scores):
     """F_A(x)[⌊j/b⌋] · F_B(x)[j mod b] for place j, with linear F_A: D -> a and F_B: D -> b a head."""
 
     def __init__(self, d_model: int, n_heads: int, a: int, b: int):
@@ -18,10 +19,13 @@ class FactorizedDenseScores(nn.Module):
         self.blocks = nn.Linear(d_model, n_heads * a)  # F_A of all heads side by side
         self.within = nn.Linear(d_model, n_heads * b)  # F_B
 
-    def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
-        blocks = split_heads(self.blocks(x), self.n_heads)[..., :, None]  # (B, H, T, a, 1)
-        within = split_heads(self.within(x), self.n_heads)[..., None, :]  # (B, H, T, 1, b)
-        return (blocks * within).flatten(-2)[..., : offset + x.shape[1]]  # (B, H, T, S)
+    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
+        outer = split_heads(self.blocks(x), self.n_heads)[..., :, None]  # (B, H, T, a, 1)
+        inner = split_heads(self.within(x), self.n_heads)[..., None, :]  # (B, H, T, 1, b)
+        for first, second in zip(outer.split(size, dim=2), inner.split(size, dim=2), strict=True):
+            offset += first.shape[2]
+            needed = math.ceil(offset / second.shape[-1])  # of the a rows of the grid
+            yield (first[..., :needed, :] * second).flatten(-2)[..., :offset]  # (B, H, n, offset)
 
 
 class FactorizedDenseSynthesizerAttention(ScoredAttention):

@@ -1,14 +1,16 @@
 """The factorized random synthesizer: the trained table of places is a product of two narrow ones."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
-from birthplace_lm.attention.scores import ScoredAttention
+from birthplace_lm.attention.scores import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
 
-class FactorizedRandomScores(nn.Module):
+class FactorizedRandomScores(Scores):
     """R₁R₂ᵀ with trained R₁, R₂ (H, ℓ, k) ~ N(0, 0.1): not both near 0, where neither would learn."""
 
     def __init__(self, n_heads: int, max_length: int, rank: int):
@@ -16,9 +18,10 @@ class FactorizedRandomScores(nn.Module):
         self.rows = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))
         self.columns = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))
 
-    def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
-        length = offset + x.shape[1]
-        return (self.rows[:, offset:length] @ self.columns[:, :length].mT)[None]  # (1, H, T, S)
+    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
+        for rows in self.rows[:, offset : offset + x.shape[1]].split(size, dim=1):
+            offset += rows.shape[1]
+            yield (rows @ self.columns[:, :offset].mT)[None]  # (1, H, n, offset)
 
 
 class FactorizedRandomSynthesizerAttention(ScoredAttention):

@@ -1,14 +1,16 @@
 """The fixed random synthesizer: attention weights are drawn once and never learned."""
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
-from birthplace_lm.attention.scores import ScoredAttention
+from birthplace_lm.attention.scores import ScoredAttention, Scores, rows_of
 from birthplace_lm.positions import Positions
 
 
-class FixedRandomScores(nn.Module):
+class FixedRandomScores(Scores):
     """R ~ N(0, std), (H, ℓ, ℓ), from a seed of its own: a buffer that moves with the model and is not in its state."""
 
     def __init__(self, n_heads: int, max_length: int, seed: int, std: float):
@@ -17,9 +19,8 @@ class FixedRandomScores(nn.Module):
         table = std * torch.randn(n_heads, max_length, max_length, generator=draw)
         self.register_buffer("table", table, persistent=False)
 
-    def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
-        length = offset + x.shape[1]
-        return self.get_buffer("table")[None, :, offset:length, :length]  # (1, H, T, S)
+    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
+        return rows_of(self.get_buffer("table"), offset, x.shape[1], size)
 
 
 class FixedRandomSynthesizerAttention(ScoredAttention):

@@ -55,7 +55,7 @@ def compare(
     tokenizer = CharTokenizer.fit(documents)
     ways: dict[str, Callable[[int], tuple[float, int]]] = {
         "textbook loop": _Textbook(documents, tokenizer, copy.deepcopy(model), block_size, batch_size).run,
-        "this package, bare": _Bare(documents, tokenizer, copy.deepcopy(model), block_size, batch_size).run,
+        "this package, bare": Bare(documents, tokenizer, copy.deepcopy(model), block_size, batch_size).run,
         "this package, Lightning": _Lightning(documents, tokenizer, copy.deepcopy(model), block_size, batch_size).run,
     }
     for run in ways.values():
@@ -118,7 +118,7 @@ def _data(
     )
 
 
-class _Bare:
+class Bare:
     """This package's batches and model in a loop of ten lines."""
 
     def __init__(

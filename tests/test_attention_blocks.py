@@ -1,0 +1,63 @@
+"""Long sequences are computed by blocks of rows: the same function, with no block seeing more than it may."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from birthplace_lm.attention import scores, sliding_window
+from tests.helpers import PAIRS, roughened, tiny
+
+KINDS = [pair for pair in PAIRS if pair[1] in {"learned", "rotary", "alibi"}]
+SHORT = {"sliding_window": {"window": 4}}
+LENGTH = 23
+
+
+def outputs_and_gradients(attention: str, positions: str) -> list[Tensor]:
+    """What a layer makes of three texts, and the gradients of all its parameters."""
+    model = roughened(tiny(attention, positions, knobs=SHORT.get(attention))).double().eval()
+    x = torch.randn(3, LENGTH, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = []
+    for block in model.blocks:
+        layer = block.attention
+        assert isinstance(layer, nn.Module)
+        out = layer(x)
+        out.square().sum().backward()
+        found += [out.detach(), *(p.grad for p in layer.parameters() if p.grad is not None)]
+    return found
+
+
+@pytest.mark.parametrize(("attention", "positions"), KINDS)
+def test_blocks_change_nothing(attention: str, positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = outputs_and_gradients(attention, positions)
+    for module in (scores, sliding_window):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
+    blocks = outputs_and_gradients(attention, positions)
+    assert len(whole) == len(blocks) > 2
+    for one, other in zip(whole, blocks, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("attention", "positions"), KINDS)
+def test_blocks_are_causal_and_go_on_from_a_cache(
+    attention: str, positions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (scores, sliding_window):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
+    model = roughened(tiny(attention, positions, knobs=SHORT.get(attention))).double().eval()
+    x = torch.randint(0, 20, (3, LENGTH), generator=torch.Generator().manual_seed(1))
+    before = model(x)
+    for at in (4, 5, 12):
+        changed = x.clone()
+        changed[:, at:] = (changed[:, at:] + 5) % 20
+        assert torch.equal(before[:, :at], model(changed)[:, :at])
+    cache = model.new_cache()
+    parts = [model(x[:, :3], cache, 0), model(x[:, 3:16], cache, 3), model(x[:, 16:], cache, 16)]
+    torch.testing.assert_close(torch.cat(parts, 1), before, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("attention", "positions"), KINDS)
+def test_a_text_is_read_by_itself_whatever_else_is_in_its_batch(attention: str, positions: str) -> None:
+    model = roughened(tiny(attention, positions, knobs=SHORT.get(attention))).double().eval()
+    x = torch.randint(0, 20, (3, LENGTH), generator=torch.Generator().manual_seed(1))
+    alone = torch.cat([model(x[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(model(x), alone, rtol=1e-12, atol=1e-12)
