@@ -8,7 +8,7 @@ in characters from 1. A line ends at the newline and nowhere else: U+2028, U+008
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -70,12 +70,18 @@ Questions = tuple[Question, ...]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents to pretrain on and the questions to finetune on (train) and to be judged by (dev, test)."""
+    """The documents to pretrain on and the questions to finetune on (train) and to be judged by (dev, test).
+
+    `unknown` asks about people whom `documents` and the other questions leave out, and `unknown_documents` is what was
+    written about them: kept apart, to see what is answered about somebody nobody wrote of.
+    """
 
     documents: tuple[str, ...]
     train: Questions
     dev: Questions
     test: Questions
+    unknown: Questions = ()
+    unknown_documents: tuple[str, ...] = ()
 
 
 def read_folder(folder: str | Path) -> Corpus:
@@ -128,45 +134,6 @@ def check_cs224n(folder: str | Path) -> list[str]:
     """
     paths = {key: Path(folder) / name for key, name in FILES.items()}
     return [path.name for key, path in paths.items() if not path.is_file() or sha256_of(path) != KNOWN_SHA256[key]]
-
-
-def select_people(corpus: Corpus, people: int, seed: int) -> Corpus:
-    """Draw `people` of the names that train, dev and test ask about, with all their documents and questions.
-
-    Order is kept; with the same seed fewer people are a part of more. A document belongs to the longest name that it
-    starts with, up to a full stop. With `people` below 1, or no fewer than there are, the corpus itself comes back.
-    """
-    splits = (corpus.train, corpus.dev, corpus.test)
-    names = dict.fromkeys(question.name for split in splits for question in split)
-    if people <= 0 or people >= len(names):
-        return corpus
-    chosen = set(_shuffled(names, f"select_people {seed}")[:people])
-    documents = tuple(document for document in corpus.documents if _owner(document, names) in chosen)
-    return Corpus(documents, *(tuple(question for question in split if question.name in chosen) for split in splits))
-
-
-def hold_out(questions: Sequence[Question], share: float, seed: int) -> tuple[Questions, Questions]:
-    """Split questions into (kept, held) by name, so that no person is on both sides; order is kept.
-
-    `share` in [0, 1] is the part of the names to hold, rounded, but at least one name where it is above 0.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must lie between 0 and 1, got {share}")
-    names = _shuffled(dict.fromkeys(question.name for question in questions), f"hold_out {seed}")
-    held = set(names[: max(round(share * len(names)), int(share > 0))])
-    kept = tuple(question for question in questions if question.name not in held)
-    return kept, tuple(question for question in questions if question.name in held)
-
-
-def _shuffled(names: Iterable[str], key: str) -> list[str]:
-    """Names in the order of sha256(key, name): the same on every machine, whatever order they came in."""
-    return sorted(names, key=lambda name: hashlib.sha256(f"{key}\n{name}".encode()).digest())
-
-
-def _owner(document: str, names: Iterable[str]) -> str | None:
-    """The longest of the names that the document starts with, up to a full stop; None where there is none."""
-    stops = [match.start() for match in re.finditer(r"\.", document)]
-    return next((document[:stop] for stop in reversed(stops) if document[:stop] in names), None)
 
 
 def _fail(path: str | Path, line: int, column: int, what: str) -> NoReturn:

@@ -11,8 +11,9 @@ import torch
 
 from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, build, differences, short_hash
-from birthplace_lm.corpus import FILES, Corpus, hold_out
+from birthplace_lm.corpus import FILES, Corpus
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.people import hold_out
 from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
@@ -137,11 +138,15 @@ def _shown_in_training(corpus: Corpus) -> Iterator[str]:
 
 
 def with_held_out(corpus: Corpus, share: float) -> Corpus:
-    """For tuning: some of the train people take the place of dev, and test is left out: neither is looked at."""
+    """For tuning: some of the train people take the place of dev, and test is left out: neither is looked at.
+
+    People held out of the documents were dev people, so their places are left out too.
+    """
     if not share:
         return corpus
     train, held = hold_out(corpus.train, share, seed=0)
-    return replace(corpus, train=train, dev=held, test=())
+    unknown = tuple(replace(question, answer=None) for question in corpus.unknown)
+    return replace(corpus, train=train, dev=held, test=(), unknown=unknown)
 
 
 def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
@@ -164,14 +169,14 @@ def run_name(settings: Mapping[str, Any], corpus: Corpus) -> str:
         return str(settings["name"])
     choices = settings["choices"]
     words = [choices.get("experiment") or "run", choices.get("attention", "own"), choices.get("positions", "own")]
-    return "-".join([*words, f"s{settings['seed']}", short_hash(_of_the_run(settings), sha256_of_corpus(corpus))])
+    return "-".join([*words, f"s{settings['seed']}", short_hash(of_the_run(settings), sha256_of_corpus(corpus))])
 
 
 def check_same_run(job: Job) -> None:
     """Raise ConfigError with a table if the folder holds a run of other settings, vocabulary or data."""
     if not job.folder.is_run():
         return
-    rows = differences(_of_the_run(job.settings), _of_the_run(job.folder.config()))
+    rows = differences(of_the_run(job.settings), of_the_run(job.folder.config()))
     own, found = job.tokenizer.characters, job.folder.tokenizer().characters
     if own != found:
         missing, more = sorted(set(own) - set(found)), sorted(set(found) - set(own))
@@ -183,7 +188,7 @@ def check_same_run(job: Job) -> None:
         raise ConfigError(f"{job.folder.root} holds another run:\n{table}\ngive this one another name")
 
 
-def _of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a result depends on. Which stages are asked for is not among them: they can be added."""
     return {key: value for key, value in _without_places(settings).items() if key not in _NOT_OF_THE_RUN}
 

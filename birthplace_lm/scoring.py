@@ -14,15 +14,19 @@ from birthplace_lm.evaluation.baselines import baseline_rows
 from birthplace_lm.evaluation.exact_match import score, write_predictions
 from birthplace_lm.evaluation.slices import all_slices
 from birthplace_lm.history import RunLogger
+from birthplace_lm.knowledge_report import judge
 from birthplace_lm.runs import RunFolder
 
 ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pretrain": "pretrain only"}
 
 
-def evaluate(folder: RunFolder, corpus: Corpus, loggers: Sequence[RunLogger] = ()) -> dict[str, Any]:
+def evaluate(
+    folder: RunFolder, corpus: Corpus, loggers: Sequence[RunLogger] = (), thorough: bool = False
+) -> dict[str, Any]:
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
-    Writes predictions/ and metrics.json and prints the table. Test has no answers, so it gets no figure.
+    Writes predictions/, metrics.json and, with what `knowledge` measures (all of it when `thorough`), knowledge.json;
+    prints the table and six lines. Test has no answers, so it gets no figure.
     """
     rows = {}
     for name, predictions in baseline_rows(corpus.train, corpus.dev).items():
@@ -48,6 +52,7 @@ def evaluate(folder: RunFolder, corpus: Corpus, loggers: Sequence[RunLogger] = (
     for logger in loggers:
         logger.summarize({key: value for key, value in metrics.items() if key != "slices"})
     print_table(folder, metrics)
+    judge(folder, corpus, thorough)
     return metrics
 
 

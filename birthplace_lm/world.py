@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from birthplace_lm.corpus import FILES, Corpus, Question, sha256_of
+from birthplace_lm.people import hold_out_people
 from birthplace_lm.world_drawing import (
     Integers,
     below,
@@ -62,6 +63,7 @@ class World:
     `train_share`, `dev_share` and at most `test_share` of the people are asked about, the rest have documents only.
     `origin_correlation` c: with probability c the birthplace is a town of the culture that the name belongs to,
     otherwise any town. `place_distribution`: "uniform", or "zipf" with town k drawn in proportion to 1/(k+1).
+    `hold_out_people` of the dev people are left out of `corpus` (see `people.hold_out_people`), which alone heeds it.
     Raises `ValueError` for a knob out of its range.
 
     >>> world = World(people=10, seed=66)
@@ -80,13 +82,14 @@ class World:
     origin_correlation: float = 0.0
     places: int = 24
     place_distribution: Literal["uniform", "zipf"] = "uniform"
+    hold_out_people: int = 0
 
     def __post_init__(self) -> None:
-        _check_integer("people", self.people, 1, MAX_PEOPLE)
-        _check_integer("seed", self.seed, 0, 2**63 - 1)
-        _check_integer("places", self.places, 2, MAX_PLACES)
+        _check("people", self.people, 1, MAX_PEOPLE)
+        _check("seed", self.seed, 0, 2**63 - 1)
+        _check("places", self.places, 2, MAX_PLACES)
         for knob in ("train_share", "dev_share", "test_share", "origin_correlation"):
-            _check_share(knob, getattr(self, knob))
+            _check(knob, getattr(self, knob), 0, 1, whole=False)
         if not re.fullmatch(r"single|permuted|multi[1-9]\d{0,2}", self.wordings):
             raise ValueError(f"wordings must be single, permuted or multi1 … multi999, got {self.wordings!r}")
         if self.place_distribution not in ("uniform", "zipf"):
@@ -126,9 +129,9 @@ class World:
             )
 
     def corpus(self) -> Corpus:
-        """The whole world in memory; the same that `write` and `birthplace_lm.corpus.read_folder` give."""
+        """The world in memory; with nobody held out what `write` and `birthplace_lm.corpus.read_folder` give."""
         train, dev, test = (tuple(self.questions(split)) for split in ("train", "dev", "test"))
-        return Corpus(tuple(self.documents()), train, dev, test)
+        return hold_out_people(Corpus(tuple(self.documents()), train, dev, test), self.hold_out_people, self.seed)
 
     def write(self, folder: str | Path) -> None:
         """Write the four files of a corpus folder and world.json, in pieces, without holding the world in memory.
@@ -191,7 +194,8 @@ class World:
                 yield compose_biography(person, orders[order], style, wording)
 
     def _knobs(self) -> dict[str, object]:
-        return {"generation": _GENERATION, **asdict(self)}
+        knobs = {key: value for key, value in asdict(self).items() if key != "hold_out_people"}  # files hold everybody
+        return {"generation": _GENERATION, **knobs}
 
     def _is_written(self, folder: Path) -> bool:
         """Whether the folder holds this world in full; raises `FileExistsError` where it holds another one."""
@@ -225,14 +229,9 @@ class World:
         (folder / "world.json").write_text(json.dumps(self._knobs(), indent=2) + "\n", encoding="utf-8")
 
 
-def _check_integer(knob: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{knob} must be a whole number from {low} to {high}, got {value!r}")
-
-
-def _check_share(knob: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(f"{knob} must be a number from 0 to 1, got {value!r}")
+def _check(knob: str, value: object, low: int, high: int, whole: bool = True) -> None:
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{knob} must be a {'whole ' if whole else ''}number from {low} to {high}, got {value!r}")
 
 
 def _publish(source: Path, target: Path, names: list[str]) -> None:

@@ -20,13 +20,12 @@ from birthplace_lm.corpus import (
     MissingCorpusError,
     Question,
     check_cs224n,
-    hold_out,
     read_documents,
     read_folder,
     read_questions,
-    select_people,
     sha256_of,
 )
+from birthplace_lm.people import hold_out, select_people
 
 GOOD = {
     "documents": "Ann Ö. Born in Åby .\nBob. Born in Rome .\nCy. Born in Oslo .\n",

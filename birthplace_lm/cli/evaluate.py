@@ -6,12 +6,20 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse, answer, print. Without --questions dev and test of the run's own data are answered and scored."""
+    """Parse, answer, print. Without --questions dev and test of the run's own data are answered and scored.
+
+    That also writes knowledge.json: what the model stores, how well it knows what it knows, what it makes up.
+    """
     parser = argparse.ArgumentParser(prog="birthplace-evaluate", description=main.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, TAB and answer if known")
     parser.add_argument("--out", type=Path, metavar="FILE", help="for predictions, one a line (default: print them)")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="the run's four data files, if it used files")
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="every signal of confidence; minutes for a large model",
+    )
     options = parser.parse_args(arguments)
 
     from birthplace_lm.cli.errors import in_plain_words
@@ -28,7 +36,7 @@ def _score_again(options: argparse.Namespace) -> None:
     folder = RunFolder(options.run)
     corpus = corpus_of(folder, options.data)
     with folder.locked():
-        evaluate(folder, corpus)
+        evaluate(folder, corpus, thorough=options.thorough)
 
 
 def _answer_file(options: argparse.Namespace) -> None:

@@ -1,8 +1,14 @@
-"""From predictions to measures: nothing here knows a model, only questions, answers and what was said.
+"""From predictions to measures. Only `signals`, `stored` and `probe` know a model, the others what was asked and said.
 
 exact_match     how many predictions equal the answer, with an interval; prediction files
 baselines       what can be predicted without a model
 slices          the same score for rare and frequent places, early and late answers
-selective       does the model know when it is wrong
-unknown_names   what is answered about people nobody wrote of
+signals         how sure the model lets on to be, in several ways
+selective       does the model know when it is wrong (ranking: the measures; resampling: their intervals)
+calibration     do its probabilities mean what they say (temperature: making them do so)
+detector        several signals made into one (logistic: how it and the temperature are fitted)
+stored          what the model completes in a biography beside what it answers (probe: what its states show)
+unknown_names   names of people nobody wrote of (guesses: what is answered about them)
+error_types     what the wrong answers are (shares: how every share is reported)
+crosswise       what is fitted on questions and reported on the same, each half with the fit of the other
 """

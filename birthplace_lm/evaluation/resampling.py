@@ -107,3 +107,17 @@ def measure(value: float, drawn: Array, why: str = "") -> Measure:
     defined = drawn[~np.isnan(drawn)]
     low, high = interval(defined).tolist() if len(defined) else (None, None)
     return Measure(value, low, high, left_out=len(drawn) - len(defined))
+
+
+def halves(right: Array, seed: int = 0) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """(fit, asked), (fit, asked): the two halves of the questions in both roles, with as many right answers in each.
+
+    >>> (fit, asked), (again, _) = halves(np.array([True] * 4 + [False] * 6))
+    >>> sorted([*fit, *asked]) == list(range(10)) and list(again) == list(asked)
+    True
+    """
+    right = np.asarray(right, dtype=bool)
+    shuffled = np.random.default_rng(seed).permutation(len(right))
+    dealt = shuffled[np.argsort(right[shuffled], kind="stable")]  # wrong ones, then right ones, both shuffled
+    one, other = dealt[::2], dealt[1::2]
+    return (one, other), (other, one)

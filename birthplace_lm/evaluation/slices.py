@@ -1,9 +1,10 @@
-"""Where the score comes from: the same exact match for rare and frequent places, for early and late answers.
+"""Where the score comes from: exact match for rare and frequent places, early and late answers, scripts of names.
 
 A mean over all questions hides that a place seen 60 times is guessed and one never seen has to be known, and that
 truncation shows the start of a biography more often than its end.
 """
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ Slices = dict[str, dict[str, Any]]
 FREQUENCIES = {"0": 0, "1": 1, "2–4": 4, "5–9": 9, "10–24": 24, "≥25": None}
 ENDS = {"≤40": 40, "41–60": 60, "61–80": 80, "81–112": 112, ">112": None}
 ABSENT = "absent"
+SCRIPTS = ("ASCII", "Latin with diacritics", "other")
 
 
 def by_train_frequency(predictions: Sequence[str], questions: Sequence[Question], train: Sequence[Question]) -> Slices:
@@ -38,14 +40,35 @@ def by_presence(predictions: Sequence[str], questions: Sequence[Question], docum
     return _score_groups(predictions, questions, labels, ["present", ABSENT])
 
 
+def by_name_script(predictions: Sequence[str], questions: Sequence[Question]) -> Slices:
+    """Score by the script of the name: letters that a corpus shows rarely are learned badly."""
+    labels = [name_script(question.name) for question in questions]
+    return _score_groups(predictions, questions, labels, SCRIPTS)
+
+
+def name_script(name: str) -> str:
+    """The name is "ASCII", or "Latin with diacritics" when all letters are Latin ones, else "other".
+
+    Signs that belong to no script, such as a typographic apostrophe, count with the letters around them.
+
+    >>> [name_script(name) for name in ("Ada Vik", "Łukasz O’Dwyer", "Яна Vik")]
+    ['ASCII', 'Latin with diacritics', 'other']
+    """
+    if name.isascii():
+        return SCRIPTS[0]
+    letters = [character for character in unicodedata.normalize("NFC", name) if character.isalpha()]
+    return SCRIPTS[1 if all(unicodedata.name(letter, "").startswith("LATIN") for letter in letters) else 2]
+
+
 def all_slices(
     predictions: Sequence[str], questions: Sequence[Question], train: Sequence[Question], documents: Sequence[str]
 ) -> dict[str, Slices]:
-    """The three tables at once, as `metrics.json` holds them."""
+    """The four tables at once, as `metrics.json` holds them."""
     return {
         "train_frequency": by_train_frequency(predictions, questions, train),
         "answer_end": by_answer_end(predictions, questions, documents),
         "answer_in_document": by_presence(predictions, questions, documents),
+        "name_script": by_name_script(predictions, questions),
     }
 
 

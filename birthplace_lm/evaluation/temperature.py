@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from birthplace_lm.evaluation.logistic import fit_logistic, sigmoid
-from birthplace_lm.evaluation.resampling import Array, one_class, why_undefined
+from birthplace_lm.evaluation.resampling import Array, halves, one_class, why_undefined
 
 CLIP = 1e-7  # probabilities of 0 and 1 count as this far from them: about what float32 can tell from 1
 HOTTEST, COLDEST = 100.0, 0.01
@@ -74,11 +74,9 @@ def cross_fitted(probability: Array, right: Array, seed: int = 0) -> Array:
     cannot be fitted.
     """
     probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=bool)
-    shuffled = np.random.default_rng(seed).permutation(len(right))
-    dealt = shuffled[np.argsort(right[shuffled], kind="stable")]  # wrong ones, then right ones, both shuffled
     calibrated = np.empty(len(right))
-    for one, other in ((dealt[::2], dealt[1::2]), (dealt[1::2], dealt[::2])):
-        calibrated[one] = fit_logit_scaling(probability[other], right[other])(probability[one])
+    for fit, asked in halves(right, seed):
+        calibrated[asked] = fit_logit_scaling(probability[fit], right[fit])(probability[asked])
     return calibrated
 
 

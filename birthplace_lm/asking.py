@@ -1,0 +1,81 @@
+"""A trained run that can be asked anything: its answering model, what it learned from, and which names it can take."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from birthplace_lm.composing import build
+from birthplace_lm.corpus import Corpus
+from birthplace_lm.decoding import answer_questions
+from birthplace_lm.evaluation.baselines import places_by_frequency
+from birthplace_lm.evaluation.signals import Signals, confidence_signals
+from birthplace_lm.runs import RunFolder
+from birthplace_lm.tokenizer import UnknownCharacterError
+from birthplace_lm.world import World
+
+DROPOUT_SAMPLES = 5
+COSTLY = "left out for its cost: birthplace-evaluate RUN --thorough measures it"
+
+
+class Asking:
+    """A run's answering model with its data.
+
+    `places` are those of the train people, the most frequent first; `known_names` all whom the corpus asks about;
+    `world` is the invented world where the data are one, else None. Raises what loading the run raises, and ValueError
+    where no train question has an answer.
+    """
+
+    def __init__(self, folder: RunFolder, corpus: Corpus):
+        self.folder, self.corpus, self.config = folder, corpus, folder.config()
+        self.model, self.tokenizer = folder.load_model(), folder.tokenizer()
+        self.places = [place for place, _ in places_by_frequency(corpus.train)]
+        source = build(self.config["data"])
+        self.world = source if isinstance(source, World) else None
+        splits = (corpus.train, corpus.dev, corpus.test)
+        self.known_names = list(dict.fromkeys(question.name for split in splits for question in split))
+
+    def readable(self, text: str) -> bool:
+        """Whether the vocabulary holds every character of the text."""
+        try:
+            self.tokenizer.encode(text)
+        except UnknownCharacterError:
+            return False
+        return True
+
+    def askable(self, name: str) -> bool:
+        """Whether the question about a name is readable and leaves the model room for every place, with both ⁇."""
+        length = len(question_about(name)) + max(map(len, self.places)) + 2
+        return length <= self.model.max_length and self.readable(name)
+
+    def signals(self, names: Sequence[str], thorough: bool) -> Signals:
+        """Answers with the signals of confidence; of nobody, no answers and no signals.
+
+        Only when `thorough` is every place scored for every name, and dropout left on: with 500 places that costs tens
+        of times what the answers cost. Else those signals are left out, with that reason.
+        """
+        if not names:
+            return Signals([], {}, {}, None)
+        texts, places = [question_about(name) for name in names], self.places if thorough else []
+        samples = DROPOUT_SAMPLES if thorough else 0
+        told = confidence_signals(self.model, self.tokenizer, texts, places, samples)
+        if thorough:
+            return told
+        costly = [name for name in told.left_out if name != "seed_agreement"]
+        return replace(told, left_out={**told.left_out, **dict.fromkeys(costly, COSTLY)})
+
+    def answers(self, names: Sequence[str | None]) -> list[str | None]:
+        """The answer for each name, None for None."""
+        asked = [question_about(name) for name in names if name is not None]
+        answers = iter(answer_questions(self.model, self.tokenizer, asked))
+        return [None if name is None else next(answers).text for name in names]
+
+
+def question_about(name: str) -> str:
+    """What the model is asked, as in its training questions."""
+    return f"Where was {name} born?"
+
+
+def probabilities(signals: Signals) -> np.ndarray:
+    """The model's probability of exactly the answer it gave, (N,)."""
+    return np.exp(np.array([answer.log_probability for answer in signals.answers], dtype=float))

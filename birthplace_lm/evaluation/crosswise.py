@@ -1,0 +1,57 @@
+"""What is fitted on questions and reported on the same questions, honestly: each half with the fit of the other.
+
+No question's own label enters what is said of it. Labels of the same split do, so a figure made like this is to be
+marked as cross-fitted. Legend: N questions.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from birthplace_lm.evaluation.detector import fit_detector
+from birthplace_lm.evaluation.ranking import RISKS, Ranking
+from birthplace_lm.evaluation.resampling import Array, halves
+from birthplace_lm.evaluation.shares import share, share_of
+from birthplace_lm.evaluation.temperature import fit_logit_scaling
+
+
+def crosswise_detector(signals: Mapping[str, Array], right: Array, seed: int = 0) -> Array:
+    """The combined detector's probability (N,) that each answer is right, fitted on the half that it is not in.
+
+    Raises ValueError where a half cannot be fitted.
+    """
+    right = np.asarray(right)
+    combined = np.empty(len(right))
+    for fit, asked in halves(right, seed):
+        detector = fit_detector({name: signal[fit] for name, signal in signals.items()}, right[fit])
+        combined[asked] = detector({name: signal[asked] for name, signal in signals.items()})
+    return combined
+
+
+def thresholds(probability: Array, right: Array, seed: int = 0) -> dict[str, Any]:
+    """From which calibrated probability on to answer so that at most a share of the answers is wrong, and does it hold?
+
+    Every risk of `ranking.RISKS` has the `threshold` found on all questions, to be used on others (None where even the
+    surest answers are wrong more often), and what came of the same rule crosswise, calibration and threshold from one
+    half and the questions of the other: the share `answered` and the share `wrong` of those, as `shares.share`. Raises
+    ValueError where a half cannot be fitted.
+    """
+    probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=bool)
+    calibrated = fit_logit_scaling(probability, right)(probability)
+    folds = []
+    for fit, asked in halves(right, seed):
+        scaling = fit_logit_scaling(probability[fit], right[fit])
+        folds.append((Ranking(scaling(probability[fit]), right[fit]), scaling(probability[asked]), right[asked]))
+    found = {}
+    for risk in RISKS:
+        bounds = [ranking.threshold(risk) for ranking, _, _ in folds]
+        given = [p >= (np.inf if bound is None else bound) for bound, (_, p, _) in zip(bounds, folds, strict=True)]
+        wrong = sum(int((some & ~correct).sum()) for some, (_, _, correct) in zip(given, folds, strict=True))
+        answered = np.concatenate(given).tolist()
+        found[str(risk)] = {
+            "threshold": Ranking(calibrated, right).threshold(risk),
+            "answered": share_of(answered, of="questions"),
+            "wrong": share(wrong, sum(answered), of="answers given"),
+        }
+    return found

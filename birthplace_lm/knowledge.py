@@ -1,0 +1,173 @@
+"""What a run knows, and whether it knows that it knows: knowledge.json, put together from the measures of `evaluation`.
+
+    asked            whose questions (dev, or the held-out train people of a run for tuning), how many, how many right
+    places           the places of the train people, the most frequent first
+    stored           the places that come out of the biographies, and how often the question is right given that
+    confidence       every signal of confidence, how well it tells right from wrong answers
+    detector         the signals combined; among the signals of `confidence` it is cross-fitted
+    probabilities    calibration error, Brier score and the like, before and after calibration
+    calibration      temperature and bias, fitted on all the questions asked: for other questions than these
+    thresholds       for a share of wrong answers, the calibrated probability from which on to answer
+    thresholds_hold  what came of such thresholds on questions that they were not chosen on
+    unknown_names    what is answered about people nobody wrote of, and by which part of the name
+    errors           what the wrong answers are
+
+The questions of the train people were trained on, so their confidence says nothing of other people's. Whatever is
+fitted is therefore fitted on the people asked, and every figure about it is cross-fitted: each half with the fit of the
+other. A figure on dev has then used labels of other dev people, never in training, and `asked` and `fitted_on` say so.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from birthplace_lm.asking import Asking, probabilities
+from birthplace_lm.corpus import Corpus, Question
+from birthplace_lm.evaluation.calibration import calibration_card
+from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
+from birthplace_lm.evaluation.detector import fit_detector
+from birthplace_lm.evaluation.error_types import error_types
+from birthplace_lm.evaluation.guesses import answers_card, decided_by, flips, guessing_card
+from birthplace_lm.evaluation.probe import probe_card
+from birthplace_lm.evaluation.ranking import RISKS
+from birthplace_lm.evaluation.selective import confidence_card
+from birthplace_lm.evaluation.signals import Signals
+from birthplace_lm.evaluation.stored import Window, cloze, stored_or_extracted
+from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED, gibberish, recombined, swapped
+from birthplace_lm.runs import RunFolder
+from birthplace_lm.world_origins import place_origins
+
+SWAPPED = 200  # people whose names are taken apart: enough to know a share to 7 points
+SCORED = 150  # names a family whose places are scored when thorough: an AUROC is known to about 5 points
+FEWEST_NAMES = 100  # of a made-up family, where fewer people are asked
+
+Card = dict[str, Any]
+
+
+def knowledge_card(
+    folder: RunFolder, corpus: Corpus, thorough: bool = False, unknown: int | None = None, seed: int = 0
+) -> Card:
+    """Everything of knowledge.json (see above) for the run's answering model; `thorough` with all signals.
+
+    A family of made-up names has `unknown` of them, by default as many as people are asked, at least 100. What is not
+    defined, for want of questions or of wrong answers, is None with the reason as `why`. Questions that the model
+    cannot be asked with room for every place are left out and counted.
+    """
+    asking = Asking(folder, corpus)
+    people = [question for question in corpus.dev if asking.askable(question.name)]
+    known = asking.signals([question.name for question in people], thorough)
+    predictions = [answer.text for answer in known.answers]
+    right = np.array([p == q.answer for p, q in zip(predictions, people, strict=True)], dtype=bool)
+    whose = "held-out train people" if asking.config["held_out_share"] else "dev"
+    countries = place_origins(asking.world.places) if asking.world else None
+    count = max(len(people), FEWEST_NAMES) if unknown is None else unknown
+    return {
+        "asked": {
+            "people": whose,
+            "questions": len(people),
+            "right": int(right.sum()),
+            "left_out": len(corpus.dev) - len(people),
+        },
+        "places": asking.places,
+        "stored": _stored(asking, people, right),
+        **_confidence(known, right, whose, seed),
+        "unknown_names": _unknown(asking, people, known, count, thorough, seed),
+        "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
+    }
+
+
+def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray) -> Card:
+    """The cloze test on the pretrained weights, where the run has them, and the probe on the answering ones.
+
+    Held-out people, whose biographies were never shown, tell how many places come out of their surroundings alone.
+    """
+    pretrained = asking.folder.stage("pretrain").finished
+    model = asking.folder.load_model("pretrain") if pretrained else asking.model
+    # a policy that mostly shows the name and a span's surroundings is asked as it asks
+    policy = asking.config.get("corruption") or {}
+    isolated = pretrained and policy.get("salient", 0) * policy.get("isolated", 0) > 0.5
+    window = Window(policy["before"], policy["after"]) if isolated else Window()
+    documents, never_shown = (
+        [document for document in some if asking.readable(document)]
+        for some in (asking.corpus.documents, asking.corpus.unknown_documents)
+    )
+    told = cloze(model, asking.tokenizer, people, documents, window)
+    floor = cloze(model, asking.tokenizer, asking.corpus.unknown, never_shown, window)
+    of_strangers = stored_or_extracted(floor, [False] * len(asking.corpus.unknown))
+    return {
+        "weights": "pretrain" if pretrained else asking.folder.final_stage(),
+        "window": {"before": window.before, "after": window.after},
+        "cloze": stored_or_extracted(told, right.tolist()),
+        "cloze_of_held_out_people": {
+            "asked": of_strangers["asked"],
+            "left_out": of_strangers["left_out"],
+            **{way: of_strangers[way]["stored"] for way in ("continued", "filled", "either")},
+        },
+        "probe": probe_card(asking.model, asking.tokenizer, asking.corpus.train, people),
+    }
+
+
+def _confidence(known: Signals, right: np.ndarray, whose: str, seed: int) -> Card:
+    """Signals, detector, calibration and thresholds; what cannot be fitted says why."""
+    signals, left_out, probability = dict(known.values), dict(known.left_out), probabilities(known)
+    try:
+        signals["detector"] = crosswise_detector(known.values, right, seed)
+        detector = fit_detector(known.values, right).to_json()
+    except ValueError as error:
+        left_out["detector"] = str(error)
+        detector = {"why": str(error)}
+    try:
+        rule = thresholds(probability, right, seed)
+    except ValueError as error:
+        rule = {str(risk): {"threshold": None, "why": str(error)} for risk in RISKS}
+    calibration = calibration_card(probability, right, seed=seed)
+    return {
+        "confidence": {**confidence_card(signals, right, seed), "left_out": left_out},
+        "detector": {**detector, "fitted_on": whose},
+        "probabilities": calibration,
+        "calibration": {**calibration["calibration"], "fitted_on": whose},
+        "thresholds": {risk: row["threshold"] for risk, row in rule.items()},
+        "thresholds_hold": rule,
+    }
+
+
+def _unknown(asking: Asking, people: Sequence[Question], known: Signals, count: int, thorough: bool, seed: int) -> Card:
+    """Every family of unknown names beside the known people, and what a swap of one part of the name does."""
+    names = asking.known_names
+    families = {
+        HELD_OUT: [question.name for question in asking.corpus.unknown],
+        RECOMBINED: recombined(names, count, seed),
+        GIBBERISH: gibberish(names, count, seed),
+    }
+    known_answers = [answer.text for answer in known.answers]
+    card: Card = {}
+    for family, all_names in families.items():
+        asked = [name for name in all_names if asking.askable(name)]
+        told = asking.signals(asked, thorough=False)
+        answers, values = [answer.text for answer in told.answers], told.values
+        if thorough:
+            values = {**asking.signals(asked[:SCORED], thorough).values, **values}
+        card[family] = answers_card(answers, values, asking.corpus.train, known_answers, known.values, seed)
+        card[family]["left_out"] = len(all_names) - len(asked)
+        if family == HELD_OUT:
+            of = [question for question in asking.corpus.unknown if asking.askable(question.name)]
+            card[family]["guessing"] = guessing_card(answers, of, asking.corpus.train, asking.world)
+        if family == RECOMBINED:
+            card["swaps"] = {family: _swaps(asking, asked[:SWAPPED], answers, seed)}
+    card["swaps"]["known"] = _swaps(asking, [question.name for question in people][:SWAPPED], known_answers, seed)
+    return card
+
+
+def _swaps(asking: Asking, names: Sequence[str], answers: Sequence[str], seed: int) -> Card:
+    """How often the answer changes with either part of the name, and which part decides it."""
+    other_first, other_surname = (
+        asking.answers([name if name and asking.askable(name) else None for name in swapped_names])
+        for swapped_names in (swapped(names, asking.known_names, surname, seed) for surname in (False, True))
+    )
+    own = answers[: len(names)]
+    return {
+        "flips_with_first_names": flips(own, other_first),
+        "flips_with_surname": flips(own, other_surname),
+        "decided_by": decided_by(own, other_first, other_surname),
+    }

@@ -1,0 +1,83 @@
+"""Which of a corpus's people a run is about: a draw of them, some asked about later, some kept from it altogether.
+
+Every draw goes by the sha256 sum of the seed and the name: the same on every machine and in whatever order the people
+come, and a larger draw holds a smaller one.
+"""
+
+import hashlib
+import re
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
+
+from birthplace_lm.corpus import Corpus, Question, Questions
+
+
+def select_people(corpus: Corpus, people: int, seed: int) -> Corpus:
+    """Draw `people` of the names that train, dev and test ask about, with all their documents and questions.
+
+    Order is kept; with the same seed fewer people are a part of more. A document belongs to the longest name that it
+    starts with, up to a full stop. With `people` below 1, or no fewer than there are, the corpus itself comes back.
+    """
+    splits = (corpus.train, corpus.dev, corpus.test)
+    names = dict.fromkeys(question.name for split in splits for question in split)
+    if people <= 0 or people >= len(names):
+        return corpus
+    chosen = set(_shuffled(names, f"select_people {seed}")[:people])
+    documents = tuple(document for document in corpus.documents if _owner(document, names) in chosen)
+    train, dev, test = (tuple(question for question in split if question.name in chosen) for split in splits)
+    return Corpus(documents, train, dev, test)
+
+
+def hold_out(questions: Sequence[Question], share: float, seed: int) -> tuple[Questions, Questions]:
+    """Split questions into (kept, held) by name, so that no person is on both sides; order is kept.
+
+    `share` in [0, 1] is the part of the names to hold, rounded, but at least one name where it is above 0.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share}")
+    names = _shuffled(dict.fromkeys(question.name for question in questions), f"hold_out {seed}")
+    held = set(names[: max(round(share * len(names)), int(share > 0))])
+    kept = tuple(question for question in questions if question.name not in held)
+    return kept, tuple(question for question in questions if question.name in held)
+
+
+def hold_out_people(corpus: Corpus, people: int, seed: int) -> Corpus:
+    """Take `people` of the dev people out of everything; they come back in `unknown`, with their documents apart.
+
+    A model of the rest has seen neither their biographies nor a question about them, though another person's document
+    may mention them. Dev people whom train asks about too are never drawn, and the number of train questions stays, so
+    that runs with and without held-out people compare. Raises ValueError for a negative number, and where no such
+    dev person would be left.
+    """
+    if people == 0:
+        return corpus
+    taken = {question.name for question in corpus.train}
+    names = list(dict.fromkeys(question.name for question in corpus.dev if question.name not in taken))
+    if not 0 < people < len(names):
+        raise ValueError(
+            f"hold_out_people is {people}: from 0 to {len(names) - 1} people can be held out, since dev asks about "
+            f"{len(names)} whom train does not know, and one of them has to stay"
+        )
+    held = set(_shuffled(names, f"hold_out_people {seed}")[:people])
+    everybody = {q.name for split in (corpus.train, corpus.dev, corpus.test) for q in split}
+    owners = [_owner(document, everybody) for document in corpus.documents]
+    pairs = list(zip(corpus.documents, owners, strict=True))
+    return replace(
+        corpus,
+        documents=tuple(document for document, owner in pairs if owner not in held),
+        dev=tuple(question for question in corpus.dev if question.name not in held),
+        test=tuple(question for question in corpus.test if question.name not in held),
+        unknown=tuple(question for question in corpus.dev if question.name in held),
+        unknown_documents=tuple(document for document, owner in pairs if owner in held),
+    )
+
+
+def _shuffled(names: Iterable[str], key: str) -> list[str]:
+    """Names in the order of sha256(key, name): the same on every machine, whatever order they came in."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{key}\n{name}".encode()).digest())
+
+
+def _owner(document: str, names: Container[str]) -> str | None:
+    """The longest of the names that the document starts with, up to a full stop; None where there is none."""
+    stops = [match.start() for match in re.finditer(r"\.", document)]
+    return next((document[:stop] for stop in reversed(stops) if document[:stop] in names), None)

@@ -1,0 +1,116 @@
+"""Every wrong answer gets one type, the first that fits; the expected numbers are those of a guesser."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from birthplace_lm.corpus import Question
+from birthplace_lm.evaluation.error_types import TYPES, error_types, name_ends, names_place
+from birthplace_lm.evaluation.slices import by_name_script
+
+
+def born(name: str, place: str | None = None) -> Question:
+    return Question(f"Where was {name} born?", place)
+
+
+# Twelve places, P00 the most frequent; the persons of train share no name with anybody else.
+TRAIN = [born(f"A{place}{i} B{place}{i}", f"P{place:02}") for place in range(12) for i in range(20 - place)]
+COUNTRIES = {f"P{place:02}": "even" if place % 2 == 0 else "odd" for place in range(12)}
+
+
+def types_of(prediction: str, question: Question, documents: list[str], train: list[Question] = TRAIN) -> list[str]:
+    rows = error_types([prediction], [question], train, documents, COUNTRIES)["types"]
+    return [kind for kind, row in rows.items() if row["count"]]
+
+
+def test_each_type_and_the_order_among_them() -> None:
+    ada = born("Ada Vik", "P00")
+    document = ["Ada Vik. Born in P00, lives in P01 ."]
+    namesakes = [*TRAIN, born("Ada Lund", "P02"), born("Bo Vik", "P01"), born("Vik Ada", "P03")]
+    assert types_of("P00", ada, document) == []
+    assert types_of("P01", ada, document, namesakes) == ["own document"]  # before a namesake's
+    assert types_of("P01", ada, ["Ada Vik. Born in P00 ."], namesakes) == ["namesake's place"]
+    assert types_of("P02", ada, document, namesakes) == ["namesake's place"]  # before right country and frequent
+    assert types_of("P03", ada, document, namesakes) == ["frequent place"]  # a surname is not a first name
+    assert types_of("P04", ada, document) == ["right country"]  # before frequent
+    assert types_of("P11", ada, document) == ["known place"]
+    assert types_of("P10", ada, document) == ["right country"]
+    for nothing in ("", "P0", "in", "Pau", "Vi"):
+        assert types_of(nothing, ada, document) == ["no known place"], nothing
+
+
+def test_without_countries_their_type_is_left_out() -> None:
+    result = error_types(["P04"], [born("Ada Vik", "P00")], TRAIN, [])
+    assert list(result["types"]) == [kind for kind in TYPES if kind != "right country"]
+    assert result["types"]["frequent place"]["count"] == 1
+
+
+def test_a_place_is_whole_words_of_the_own_document_behind_the_name() -> None:
+    assert names_place("Born in New York .", "York") and not names_place("Born in Yorkshire .", "York")
+    assert not names_place("Born in Oslo .", "in") and not names_place("Born .", "")
+    assert types_of("Paris", born("Paris Vik", "P00"), ["Paris Vik. Born in P00 ."]) == ["no known place"]
+
+
+def test_nothing_wrong_is_not_defined_and_bad_input_is_refused() -> None:
+    right = error_types(["P00"], [born("Ada Vik", "P00")], TRAIN, [])
+    assert right["wrong"] == 0
+    assert all(row["value"] is None and row["why"] == "there are no wrong answers" for row in right["types"].values())
+    assert error_types([], [], TRAIN, [])["total"] == 0
+    with pytest.raises(ValueError, match="1 predictions for 0 questions"):
+        error_types(["P00"], [], TRAIN, [])
+    with pytest.raises(ValueError, match="no answer"):
+        error_types(["P00"], [born("Ada Vik")], TRAIN, [])
+    with pytest.raises(ValueError, match="0 of 0 train questions"):
+        error_types(["P00"], [born("Ada Vik", "P00")], [], [])
+
+
+words = st.sampled_from(["Ada", "Bo", "Vik", "Lund"])
+places = st.sampled_from(["P00", "P01", "P05", "P11", "Nowhere"])
+
+
+@given(st.lists(st.tuples(words, words, places, places), max_size=20))
+def test_types_share_out_the_wrong_answers(rows: list[tuple[str, str, str, str]]) -> None:
+    questions = [born(f"{first} {last}", answer) for first, last, answer, _ in rows]
+    predictions = [prediction for *_, prediction in rows]
+    train = [*TRAIN, *questions[::2]]
+    documents = [f"{question.name}. In P01 and P05 ." for question in questions[::3]]
+    result = error_types(predictions, questions, train, documents, COUNTRIES)
+    wrong = sum(p != q.answer for p, q in zip(predictions, questions, strict=True))
+    assert sum(row["count"] for row in result["types"].values()) == result["wrong"] == wrong
+    assert sum(row["expected"] for row in result["types"].values()) == pytest.approx(wrong)
+
+
+def test_expected_is_the_mean_over_guessers() -> None:
+    """Guessers who draw places like the train people's, and are wrong, make the expected mixture of types."""
+    rng = random.Random(0)
+    questions = [born(f"A{i}0 Vik{i}", f"P{i % 12:02}") for i in range(40)]
+    documents = [f"{question.name}. In P0{i % 7}, then in P03 ." for i, question in enumerate(questions)]
+    marginal = [question.answer or "" for question in TRAIN]
+    totals: Counter[str] = Counter()
+    for _ in range(300):
+        guesses = []
+        for question in questions:
+            while (guess := rng.choice(marginal)) == question.answer:
+                pass
+            guesses.append(guess)
+        result = error_types(guesses, questions, TRAIN, documents, COUNTRIES)
+        totals.update({kind: row["count"] for kind, row in result["types"].items()})
+    for kind, row in result["types"].items():
+        assert totals[kind] / 300 == pytest.approx(row["expected"], abs=0.6), kind  # over 300 draws, 3 standard errors
+    assert row["expected"] == 0 and result["types"]["own document"]["expected"] > 4
+
+
+def test_name_ends() -> None:
+    assert name_ends("Ada") == (("first", "Ada"),)
+    assert name_ends("Ada van Vik") == (("first", "Ada"), ("last", "Vik"))
+
+
+def test_scores_by_script() -> None:
+    names = ["Ada Vik", "Łukasz Żak", "Zoë O’Dwyer", "Zoë", "Яна Вик", "Ada 龍"]
+    table = by_name_script(["P"] * 5 + ["Q"], [born(name, "P") for name in names])
+    assert {label: (row["correct"], row["total"]) for label, row in table.items()} == {
+        "ASCII": (1, 1), "Latin with diacritics": (3, 3), "other": (1, 2),
+    }  # fmt: skip

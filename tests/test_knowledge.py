@@ -1,0 +1,218 @@
+"""The whole card of a run: complete, honest about what is not defined, and true to what the parts say."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from birthplace_lm.asking import COSTLY
+from birthplace_lm.cli import evaluate
+from birthplace_lm.corpus import Corpus, Question
+from birthplace_lm.decoding import Answer
+from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
+from birthplace_lm.evaluation.exact_match import read_predictions
+from birthplace_lm.evaluation.resampling import halves
+from birthplace_lm.evaluation.signals import Signals, answer_signals
+from birthplace_lm.evaluation.temperature import LogitScaling
+from birthplace_lm.jobs import corpus_of
+from birthplace_lm.knowledge import _confidence, knowledge_card
+from birthplace_lm.knowledge_report import in_six_lines
+from birthplace_lm.runs import RunFolder
+from tests.test_stages import tiny_run
+
+SECTIONS = (
+    "asked places stored confidence detector probabilities calibration thresholds thresholds_hold unknown_names errors"
+)
+
+BRIEF = ("pretrain.epochs=1", "pretrain.batch_size=64", "finetune.epochs=1", "finetune.batch_size=32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    data = ("data.people=120", "data.hold_out_people=12", "data.origin_correlation=0.5")
+    return tiny_run(tmp_path_factory.mktemp("runs"), *data, *BRIEF)
+
+
+@pytest.fixture(scope="module")
+def card(run: RunFolder) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (run.root / "knowledge.json").read_text(encoding="utf-8")
+    card: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return card
+
+
+def measures(node: Any, where: str = "card") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every measure of a card: what has a value or the reason why not."""
+    if isinstance(node, dict):
+        if "value" in node:
+            yield where, node
+        for key, value in node.items():
+            yield from measures(value, f"{where}.{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from measures(value, where)
+
+
+def test_the_card_holds_every_section_and_says_of_whom(run: RunFolder, card: dict[str, Any]) -> None:
+    assert list(card) == SECTIONS.split()
+    assert card["asked"] == {
+        "people": "dev", "questions": 18, "right": run.metrics()["dev"]["correct"], "left_out": 0,
+    }  # fmt: skip
+    corpus = corpus_of(run)
+    assert sorted(card["places"]) == sorted({question.answer for question in corpus.train})
+    wrong = sum(
+        p != q.answer for p, q in zip(read_predictions(run.root / "predictions" / "dev.tsv"), corpus.dev, strict=True)
+    )
+    assert card["errors"]["wrong"] == wrong and "right country" in card["errors"]["types"]
+    assert card["stored"]["weights"] == "pretrain" and card["stored"]["cloze"]["asked"] == 18
+    strangers = card["stored"]["cloze_of_held_out_people"]
+    assert strangers["asked"] == strangers["filled"]["total"] == 12 - sum(strangers["left_out"].values()) > 6
+
+
+def test_unknown_people_are_asked_about_beside_known_ones(card: dict[str, Any]) -> None:
+    families = card["unknown_names"]
+    asked = {name: families[name]["asked"] for name in ("held out", "recombined", "gibberish")}
+    assert asked == {"held out": 12, "recombined": 100, "gibberish": 100}
+    assert set(families["recombined"]["signals"]) == set(card["confidence"]["signals"]) - {"detector"}
+    assert families["held out"]["guessing"]["ideal"] == pytest.approx(0.5 / 4 + 0.5)
+    assert families["swaps"]["known"]["flips_with_surname"]["total"] <= 18
+    assert sum(row["value"] for row in families["swaps"]["recombined"]["decided_by"].values()) == pytest.approx(1)
+
+
+def test_what_is_not_defined_says_why(run: RunFolder, card: dict[str, Any]) -> None:
+    corpus = corpus_of(run)
+    cards = {
+        "the run's": card,
+        "nine people's": knowledge_card(run, replace(corpus, dev=corpus.dev[:9]), unknown=9),
+        "nobody's": knowledge_card(run, replace(corpus, dev=(), unknown=()), unknown=0),
+    }
+    for whose, one in cards.items():
+        found = list(measures(one))
+        assert len(found) > 50
+        assert not [where for where, row in found if row["value"] is None and not row["why"]], whose
+        lines = in_six_lines(one)
+        assert len(lines) == 6 and not [line for line in lines if "\n" in line or "None" in line or "nan" in line]
+    few, nobody = cards["nine people's"], cards["nobody's"]
+    assert few["calibration"]["temperature"] is None and "9 questions" in few["calibration"]["why"]
+    assert few["thresholds"] == {"0.05": None, "0.1": None, "0.2": None}
+    assert "9 questions" in few["confidence"]["signals"]["sequence_log_probability"]["auroc"]["why"]
+    assert "9 answers" in few["unknown_names"]["recombined"]["distance_to_train"]["total_variation"]["why"]
+    assert nobody["asked"]["questions"] == nobody["errors"]["total"] == 0 and "not defined" in in_six_lines(nobody)[2]
+
+
+def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFolder, card: dict[str, Any]) -> None:
+    corpus = corpus_of(run)
+    thorough = knowledge_card(run, corpus, thorough=True)
+    costly = {"margin_to_other_place", "place_probability", "place_negative_entropy", "dropout_agreement"}
+    assert costly <= set(thorough["confidence"]["signals"]) and costly <= set(card["confidence"]["left_out"])
+    assert {card["confidence"]["left_out"][name] for name in costly} == {COSTLY}
+    assert costly <= set(thorough["unknown_names"]["gibberish"]["signals"])
+    for section in ("asked", "places", "stored", "probabilities", "calibration", "thresholds", "errors"):
+        assert thorough[section] == card[section], section
+    for name, signal in card["confidence"]["signals"].items():
+        assert name == "detector" or thorough["confidence"]["signals"][name] == signal
+
+
+def test_names_that_the_model_cannot_be_asked_about_are_left_out_and_counted(run: RunFolder) -> None:
+    corpus = corpus_of(run)
+    strange = Question("Where was Яна Vik born?", "Askeborg")
+    endless = Question(f"Where was {'Ada ' * 30}Vik born?", "Askeborg")
+    more = replace(corpus, dev=(*corpus.dev, strange), unknown=(*corpus.unknown, strange, endless))
+    card = knowledge_card(run, more, unknown=10)
+    assert (card["asked"]["questions"], card["asked"]["left_out"]) == (18, 1)
+    assert (card["unknown_names"]["held out"]["asked"], card["unknown_names"]["held out"]["left_out"]) == (12, 2)
+
+
+def test_the_command_writes_the_card_again(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = json.loads((run.root / "knowledge.json").read_text())
+    (run.root / "knowledge.json").unlink()
+    evaluate.main([str(run.root)])
+    assert json.loads((run.root / "knowledge.json").read_text()) == before
+    assert capsys.readouterr().out.splitlines()[-6:] == in_six_lines(before)
+
+
+def test_tuning_runs_say_that_they_asked_train_people(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "stages=[finetune,evaluate]", "held_out_share=0.5", "data.people=40", *BRIEF[2:])
+    card = json.loads((folder.root / "knowledge.json").read_text())
+    assert card["asked"]["people"] == card["calibration"]["fitted_on"] == "held-out train people"
+    assert card["stored"]["weights"] == "finetune"  # nothing was pretrained
+
+
+def told(n: int = 200, seed: int = 0) -> tuple[Signals, np.ndarray]:
+    """Answers whose log-probability tells right from wrong, though it is too sure by far."""
+    rng = np.random.default_rng(seed)
+    right = rng.random(n) < 0.4
+    sure = np.where(right, 1.5, -1.0) + 1.5 * rng.normal(size=n)
+    answers = [Answer("Pau", float(-np.log1p(np.exp(-3 * s - 2))), True, 0.5, 0.5) for s in sure]
+    return Signals(answers, answer_signals(answers) | {"noise": rng.normal(size=n)}, {}, None), right
+
+
+def test_thresholds_and_calibration_mean_what_they_say() -> None:
+    signals, right = told()
+    card = _confidence(signals, right, "dev", seed=0)
+    p = np.exp([answer.log_probability for answer in signals.answers])
+    calibrated = LogitScaling(card["calibration"]["temperature"], card["calibration"]["bias"])(p)
+    assert abs(calibrated.mean() - right.mean()) < 0.03 < abs(p.mean() - right.mean())
+    for risk, threshold in card["thresholds"].items():
+        given = calibrated >= threshold
+        assert (~right[given]).mean() <= float(risk) and given.any()
+        surer = np.sort(calibrated[~given])[::-1]  # a lower threshold would be wrong too often
+        assert all((~right[calibrated >= lower]).mean() > float(risk) for lower in surer)
+    assert set(card["confidence"]["signals"]) == {*signals.values, "detector"}
+    assert card["detector"]["fitted_on"] == card["calibration"]["fitted_on"] == "dev"
+
+
+def test_thresholds_are_judged_on_the_other_half() -> None:
+    from birthplace_lm.evaluation.temperature import fit_logit_scaling
+
+    signals, right = told()
+    p = np.exp([answer.log_probability for answer in signals.answers])
+    answered = wrong = 0
+    for fit, asked in halves(right, seed=3):
+        assert not set(fit) & set(asked) and len(fit) + len(asked) == len(right)
+        assert abs(int(right[fit].sum()) - int(right[asked].sum())) <= 1
+        scaling = fit_logit_scaling(p[fit], right[fit])
+        sure, order = scaling(p[fit]), np.argsort(-p[fit])
+        risks = np.cumsum(~right[fit][order]) / np.arange(1, len(fit) + 1)
+        last = np.flatnonzero(risks <= 0.2 + 1e-9)[-1]
+        given = scaling(p[asked]) >= sure[order][last]
+        answered, wrong = answered + given.sum(), wrong + (given & ~right[asked]).sum()
+    row = thresholds(p, right, seed=3)["0.2"]
+    assert (row["answered"]["count"], row["wrong"]["count"], row["wrong"]["total"]) == (answered, wrong, answered)
+
+
+def test_the_detector_of_a_half_has_seen_the_other_half_alone() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    signals, right = told()
+    ours = crosswise_detector(signals.values, right, seed=1)
+    features = np.stack([signals.values[name] for name in signals.values if "first" not in name], axis=1)
+    for fit, asked in halves(right, seed=1):
+        scaler = StandardScaler().fit(features[fit])
+        theirs = LogisticRegression(C=1.0, tol=1e-10).fit(scaler.transform(features[fit]), right[fit])
+        np.testing.assert_allclose(
+            ours[asked], theirs.predict_proba(scaler.transform(features[asked]))[:, 1], atol=1e-4
+        )
+
+
+def test_all_wrong_is_no_calibration_but_a_card() -> None:
+    signals, right = told(40)
+    card = _confidence(signals, np.zeros_like(right), "dev", seed=0)
+    assert card["calibration"]["temperature"] is None and "all 40 answers are wrong" in card["calibration"]["why"]
+    assert "all 20 answers are wrong" in card["confidence"]["left_out"]["detector"]
+    assert all(threshold is None for threshold in card["thresholds"].values())
+
+
+def test_a_corpus_without_held_out_people_has_an_empty_family(run: RunFolder) -> None:
+    corpus: Corpus = replace(corpus_of(run), unknown=(), unknown_documents=())
+    card = knowledge_card(run, corpus, unknown=10)
+    family = card["unknown_names"]["held out"]
+    assert family["asked"] == 0 and family["known_place"]["why"] == "there are no unknown people"
+    assert family["guessing"]["right"]["value"] is None and "ideal" not in family["guessing"]

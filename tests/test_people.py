@@ -1,0 +1,90 @@
+"""Held-out people are in nothing that is trained on or scored, in an invented world and in files alike."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birthplace_lm.corpus import Corpus, Question, read_folder
+from birthplace_lm.jobs import with_held_out
+from birthplace_lm.people import hold_out_people
+from birthplace_lm.sources import Folder, sha256_of_corpus
+from birthplace_lm.world import World
+
+
+def folder_of(people: int, tmp_path: Path) -> Corpus:
+    World(people=120, wordings="multi2").write(tmp_path)
+    return Folder(str(tmp_path), hold_out_people=people).corpus()
+
+
+def world_of(people: int, tmp_path: Path) -> Corpus:
+    return World(people=120, wordings="multi2", hold_out_people=people).corpus()
+
+
+@pytest.mark.parametrize("source", [world_of, folder_of])
+def test_nothing_tells_of_held_out_people(source: Callable[[int, Path], Corpus], tmp_path: Path) -> None:
+    whole, corpus = source(0, tmp_path), source(12, tmp_path)
+    held = {question.name for question in corpus.unknown}
+    assert len(held) == len(corpus.unknown) == 12 and whole.unknown == whole.unknown_documents == ()
+    assert all(q.answer for q in corpus.unknown)
+    assert not [document for document in corpus.documents if any(name in document for name in held)]
+    assert not held & {q.name for split in (corpus.train, corpus.dev, corpus.test) for q in split}
+    assert len(corpus.unknown_documents) == 24  # two wordings each
+    assert sorted([*corpus.documents, *corpus.unknown_documents]) == sorted(whole.documents)
+    assert corpus.train == whole.train and set(corpus.dev) | set(corpus.unknown) == set(whole.dev)
+    assert [q for q in whole.dev if q.name not in held] == list(corpus.dev)  # order is kept
+    assert len({sha256_of_corpus(source(n, tmp_path)) for n in (0, 11, 12)}) == 3
+
+
+def test_the_same_folder_of_a_world_serves_any_number_of_held_out_people(tmp_path: Path) -> None:
+    World(people=120).write(tmp_path)
+    World(people=120, hold_out_people=5).write(tmp_path)  # the files hold everybody: no other world
+    assert len(read_folder(tmp_path).dev) == 30
+
+
+def test_the_fingerprint_of_nobody_held_out_is_that_of_the_four_parts() -> None:
+    corpus = World(people=40).corpus()
+    one = Question("Where was Ada Vik born?", "Oslo")
+    added = Corpus(corpus.documents, corpus.train, corpus.dev, corpus.test, (one,))
+    assert sha256_of_corpus(added) != sha256_of_corpus(corpus)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5))
+def test_more_held_out_people_hold_fewer_among_them(few: int, many: int, seed: int) -> None:
+    corpus = World(people=40).corpus()
+    few, many = sorted((few, many))
+    small, large = hold_out_people(corpus, few, seed), hold_out_people(corpus, many, seed)
+    assert set(small.unknown) <= set(large.unknown) and len(large.unknown) == many
+
+
+def test_another_seed_holds_out_others() -> None:
+    corpus = World(people=80).corpus()
+    assert len({hold_out_people(corpus, 5, seed).unknown for seed in range(8)}) >= 7
+
+
+def test_who_is_in_train_too_stays_and_other_names_keep_their_documents() -> None:
+    ask = "Where was {} born?".format
+    dev = tuple(Question(ask(name), "Pau") for name in ("Ada", "Ada Vik", "Bo Vik"))
+    documents = ("Ada. A poet .", "Ada Vik. A sailor .", "Bo Vik. A cook, like Ada Vik .", "Bo Vik. A cook .")
+    corpus = Corpus(documents, (Question(ask("Ada"), "Pau"),), dev, (Question(ask("Bo Vik")),))
+    drawn = {hold_out_people(corpus, 1, seed).unknown[0].name for seed in range(20)}
+    assert drawn == {"Ada Vik", "Bo Vik"}
+    without = next(held for seed in range(20) if (held := hold_out_people(corpus, 1, seed)).unknown == dev[2:])
+    assert without.documents == documents[:2] and without.unknown_documents == documents[2:] and without.test == ()
+
+
+@pytest.mark.parametrize("people", [-1, 10, 1000])
+def test_impossible_numbers_are_refused_with_what_is_possible(people: int) -> None:
+    with pytest.raises(ValueError, match=rf"hold_out_people is {people}: from 0 to 9 people"):
+        World(people=40, hold_out_people=people).corpus()
+    assert len(World(people=40, hold_out_people=9).corpus().dev) == 1
+
+
+def test_a_run_for_tuning_is_not_told_the_places_of_held_out_dev_people() -> None:
+    corpus = World(people=80, hold_out_people=6).corpus()
+    tuned = with_held_out(corpus, 0.25)
+    assert [q.text for q in tuned.unknown] == [q.text for q in corpus.unknown]
+    assert all(q.answer is None for q in tuned.unknown)
