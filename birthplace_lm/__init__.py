@@ -2,18 +2,23 @@
 
 The files stand in the order in which the data goes through them; each imports only those above it.
 
-    corpus, world, sources   people: biographies and questions, from files or invented
+    corpus, people, world, sources   people: biographies and questions, from files or invented
     tokenizer, corruption/   text to characters' ids, and to training sequences with a span taken out
     batches, datamodules     which examples, in which order; what Lightning is served
     positions/, attention/   interchangeable parts, one file a variant
-    transformer, decoding    characters to logits, questions to answers
+    transformer, decoding, radix_tree, prefix_tree    characters to logits, questions to answers, free or of known places
     optimization, schedules  parameter groups, Muon, learning rates
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on
-    evaluation/              predictions to figures
+    evaluation/              predictions and signals to measures with intervals
+    exploration/             what one attention layer can be made to do by hand
+    benchmarks/              how fast, and at what cost
     composing, provenance, runs       configurations to objects, and the run folder
-    figures, scoring         a run folder to pictures and a table
+    figures, attention_maps, attention_figure, attention_page     a run folder to pictures
+    asking, knowledge, knowledge_figures, knowledge_report        what a run knows, and whether it knows that it knows
+    scoring                  a run folder to a table
     jobs, stages             a run before it begins; pretrain -> finetune -> evaluate
+    report/                  many run folders to tables, pictures and one page
     cli/                     one file a command
 """
 

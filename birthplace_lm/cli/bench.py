@@ -21,8 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.jobs import as_config_errors
 
-    with in_plain_words():
+    with in_plain_words(), as_config_errors(options.what):
         figures, markdown = _MEASURES[options.what](options)
     if options.out:
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
