@@ -6,7 +6,7 @@ The files stand in the order in which the data goes through them; each imports o
     tokenizer, corruption/   text to characters' ids, and to training sequences with a span taken out
     batches, datamodules     which examples, in which order; what Lightning is served
     positions/, attention/   interchangeable parts, one file a variant
-    transformer, decoding, radix_tree, prefix_tree    characters to logits, questions to answers, free or of known places
+    transformer, decoding, radix_tree, prefix_tree    characters to logits, questions to answers
     optimization, schedules  parameter groups, Muon, learning rates
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on

@@ -156,7 +156,7 @@ def _draw(curves: dict[tuple[str, Goal], list[float]], task: LookupTask) -> "Fig
             panel.plot(steps[-1:], curve[-1:], "o", color=colour, markersize=4)
         panel.axhline(task.content_blind, color=BLACK, linestyle=":", linewidth=1)
         panel.text(
-            last, task.content_blind + 0.015, f"1/{task.n_pairs}: one of the pairs, at random", ha="right", fontsize=8
+            last, task.content_blind + 0.025, f"1/{task.n_pairs}: one of the pairs, at random", ha="right", fontsize=8
         )
         panel.axhline(1 / task.n_values, color=BLACK, linestyle=":", linewidth=1)
         panel.text(last, 1 / task.n_values - 0.012, f"1/{task.n_values}: any value", ha="right", va="top", fontsize=8)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,9 @@ def draw_table(rows: Sequence[Row], content_blind: float) -> "Figure":
         for x, share in enumerate(row):
             if share == share:  # not NaN
                 axes.text(x, y, f"{share:.2f}", ha="center", va="center", color="white" if share < 0.6 else "black")
+    for x, ((task, _), (following, _)) in enumerate(pairwise(columns)):
+        if task != following:
+            axes.axvline(x + 0.5, color="white", linewidth=4)
     axes.set_xticks(
         range(len(columns)), [f"{task}\n{layers} layer{'s' if layers > 1 else ''}" for task, layers in columns]
     )
@@ -135,7 +139,7 @@ def draw_table(rows: Sequence[Row], content_blind: float) -> "Figure":
     seeds = sorted({row["seeds"] for row in rows})
     axes.set_xlabel(
         f"share of right answers, mean of {'–'.join(map(str, seeds))} seed{'s' if seeds[-1] > 1 else ''};\n"
-        f"by content, whoever does not compare is at {content_blind:.3f} (one of the pairs, at random)",
+        f"by content, whoever does not compare is at {content_blind:.3f} at most (one of the pairs, at random)",
         fontsize=9,
     )
     figure.colorbar(image, ax=axes, label="share of right answers", fraction=0.05)
