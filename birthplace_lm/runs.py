@@ -5,6 +5,7 @@
     provenance.json      commit, versions, hardware, data, command, one entry a session
     metrics.json         every figure, one object a split
     predictions/*.tsv    one answer a line, in the order of the questions
+    progress.json        which stage began when, and the steps that every stage will have
     error.txt            the traceback, if the last attempt failed
     <stage>/             pretrain, finetune, finetune_only:
         metrics.csv          history, one value a row
@@ -18,12 +19,13 @@ One process at a time works in it: that one holds the lock on `.lock`.
 import fcntl
 import json
 import os
+import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from birthplace_lm.composing import ConfigError, build, differences, load_config, save_config
 from birthplace_lm.corpus import sha256_of
@@ -138,7 +140,7 @@ class RunFolder:
             ) from None
         with lock as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(file)
             except OSError:
                 file.seek(0)
                 raise RunInUseError(
@@ -149,6 +151,17 @@ class RunFolder:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+    def in_use(self) -> bool:
+        """Whether a live process works in the folder; a look that keeps nobody out of it."""
+        try:
+            with open(self.root / ".lock") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no lock, or none that may be looked at
+            return False
+        return False
 
     @contextmanager
     def errors_noted(self) -> Iterator[None]:
@@ -179,6 +192,15 @@ class RunFolder:
         record = read_json(self.root / "provenance.json") or {"sessions": []}
         record["sessions"].append(provenance(data))
         write_json(self.root / "provenance.json", record)
+
+
+def _take(lock: TextIO) -> None:
+    """Lock the file or raise OSError; tried for a tenth of a second, since `in_use` may be looking at it."""
+    for _ in range(10):
+        with suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.01)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:

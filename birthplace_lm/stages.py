@@ -6,6 +6,7 @@ the step where its last checkpoint stands. So the same command again is always t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytorch_lightning as pl
@@ -57,14 +58,18 @@ def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
         with job.folder.errors_noted():
-            trained = any([_train(job, stage) for stage in settings["stages"] if stage != "evaluate"])
+            planned = {stage: job.data(stage).plan.total_steps for stage in settings["stages"] if stage != "evaluate"}
+            trained = any([_train(job, stage, planned) for stage in planned])
             if "evaluate" in settings["stages"]:
                 _evaluate(job, mirrored=not trained and "rows" in job.folder.metrics())
     return Done(job.folder, trained)
 
 
-def _train(job: Job, stage: str) -> bool:
-    """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do."""
+def _train(job: Job, stage: str, planned: Mapping[str, int]) -> bool:
+    """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do.
+
+    `planned` has the steps of all stages of the run: they are noted for those who want to know when it will end.
+    """
     folder = job.folder.stage(stage)
     if folder.finished:
         print(f"{stage}: finished before, skipped")
@@ -74,7 +79,9 @@ def _train(job: Job, stage: str) -> bool:
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
     learner = kind(model, job.tokenizer, optimizer, schedule, seed=job.settings["seed"])
     resume = newest_valid(folder.checkpoints)
-    loggers = _loggers(job, stage, int(resume.stem.removeprefix("step_")) if resume else 0)
+    first = int(resume.stem.removeprefix("step_")) if resume else 0
+    loggers = _loggers(job, stage, first)
+    _note_progress(job.folder, stage, first, planned)
     status = "failed"
     try:
         trainer = _trainer(job, stage, data.plan.total_steps, recipe.get("validations", 0), loggers)
@@ -96,6 +103,12 @@ def _train(job: Job, stage: str) -> bool:
         for logger in loggers:
             logger.finish(status)
     return True
+
+
+def _note_progress(folder: RunFolder, stage: str, first_step: int, planned: Mapping[str, int]) -> None:
+    """progress.json: the stage that begins now, at which step, and the steps that every stage will have."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(folder.root / "progress.json", {"stage": stage, "from": first_step, "began": now, "steps": planned})
 
 
 def _loggers(job: Job, stage: str, resume_step: int) -> list[RunLogger]:

@@ -1,0 +1,143 @@
+"""The finished runs under some folders, each with what a comparison needs of it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import yaml
+
+from birthplace_lm.composing import check_targets
+from birthplace_lm.history import read_history
+from birthplace_lm.jobs import of_the_run
+from birthplace_lm.runs import STAGES, RunFolder, read_json
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run with scored answers.
+
+    `settings` is what the result depends on besides the seed; `right` says of every dev question whether its answer
+    was; `loss` is the mean over the last twentieth of pretraining, in nats a target (of the only stage where there was
+    no pretraining); `seconds` and `characters` are those of all training stages. `curves` has the loss of every stage
+    over the characters seen, as (2, steps) of characters and loss; `metrics` is metrics.json, `sessions` what is noted
+    of each time the run was started.
+    """
+
+    folder: Path
+    choices: Mapping[str, str]
+    seed: int
+    settings: Mapping[str, Any]
+    commit: str
+    data: str
+    right: Mapping[str, bool]
+    parameters: int
+    seconds: float
+    characters: int
+    loss: float | None
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    sessions: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+    @property
+    def exact_match(self) -> float:
+        return mean(self.right.values())
+
+
+def collect(places: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Every finished run at or below the folders, by name, and a sentence on each that had to be left out."""
+    runs: dict[Path, FinishedRun] = {}
+    left_out = []
+    for place in places:
+        found = list(run_folders(place))
+        if not found:
+            left_out.append(f"{place}: no run folder there (one holds config.yaml and vocabulary.json)")
+        for root in found:
+            try:
+                runs[root.resolve()] = _read(RunFolder(root))
+            except _UnfinishedRunError as error:
+                left_out.append(f"{root}: {error}")
+            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+                left_out.append(f"{root}: not a run that this version can read ({type(error).__name__}: {error})")
+    return sorted(runs.values(), key=lambda run: (run.folder.name, str(run.folder))), left_out
+
+
+class _UnfinishedRunError(Exception):
+    """A run without scored answers yet."""
+
+
+def run_folders(place: Path) -> Iterator[Path]:
+    """The place itself or what lies below it; folders inside a run (mirrors keep a config.yaml of theirs) are none."""
+    inside: Path | None = None
+    for path in sorted(place.rglob("vocabulary.json")):
+        if (path.parent / "config.yaml").is_file() and not (inside and inside in path.parents):
+            inside = path.parent
+            yield path.parent
+
+
+def _read(folder: RunFolder) -> FinishedRun:
+    metrics = folder.metrics()
+    answers = folder.root / "predictions" / "dev.jsonl"
+    if not metrics.get("dev", {}).get("total") or not answers.is_file():
+        raise _UnfinishedRunError("no scored answers yet; its command again goes on where it stopped")
+    config = read_config(folder)
+    sessions = read_json(folder.root / "provenance.json")["sessions"]
+    first, curves = sessions[0], _curves(folder)
+    facts = [folder.stage(stage).facts() for stage in STAGES]
+    return FinishedRun(
+        folder=folder.root,
+        choices={group: str(option) for group, option in config["choices"].items() if option is not None},
+        seed=config["seed"],
+        settings={key: value for key, value in of_the_run(config).items() if key != "seed"},
+        commit=f"{first['commit']}{' with changes' if first['dirty'] else ''}",
+        data=first["data"],
+        right=_right(answers),
+        parameters=metrics["parameters"],
+        seconds=sum(fact.get("seconds", 0.0) for fact in facts),
+        characters=sum(fact.get("characters", 0) for fact in facts),
+        loss=next((float(loss[-max(len(loss) // 20, 1) :].mean()) for _, loss in curves.values()), None),
+        curves=curves,
+        metrics=metrics,
+        sessions=sessions,
+    )
+
+
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """What `RunFolder.config` returns, thirty times as fast: what a run saved is resolved, so it is plain YAML."""
+    text = (folder.root / "config.yaml").read_text(encoding="utf-8")
+    try:
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(f"config.yaml is no YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"config.yaml holds {type(config).__name__}, not settings")
+    check_targets(config, str(folder.root / "config.yaml"))
+    return config
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """The rows of predictions/*.jsonl, read as one list: three times as fast as line by line."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return list(json.loads("[" + ",".join(lines) + "]"))
+
+
+def _right(answers: Path) -> dict[str, bool]:
+    """Of each question whether it was answered right; of one that is asked twice whether it was every time."""
+    right: dict[str, bool] = {}
+    for row in read_answers(answers):
+        right[row["question"]] = (row["prediction"] == row["answer"]) and right.get(row["question"], True)
+    return right
+
+
+def _curves(folder: RunFolder) -> dict[str, np.ndarray]:
+    """(2, steps) of every stage that has a history, in the order of the stages; NaN characters where none are noted."""
+    curves = {}
+    for stage in STAGES:
+        history = read_history(folder.stage(stage).history)
+        if losses := history.get("train/loss"):
+            steps, seen = zip(*history.get("train/characters", [(0, float("nan"))]), strict=True)
+            curves[stage] = np.array([np.interp([step for step, _ in losses], steps, seen), [at for _, at in losses]])
+    return curves

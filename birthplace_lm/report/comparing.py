@@ -1,0 +1,157 @@
+"""Runs that differ by their seed alone are one variant: means with intervals, and differences from a baseline.
+
+Legend: S seeds of a variant, N questions.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from birthplace_lm.composing import ConfigError, differences
+from birthplace_lm.evaluation.exact_match import seed_interval, wilson
+from birthplace_lm.evaluation.resampling import draws, interval
+from birthplace_lm.report.collecting import FinishedRun
+
+RESAMPLES = 4_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Exact match of a variant minus that of the baseline, its 95 % interval and two-sided p."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The runs of one setting, one a seed.
+
+    `exact_match` is their mean. `interval` answers where another handful of seeds would land (Student's t over seeds);
+    with a single seed it is Wilson's over its questions, which says nothing of other seeds.
+    """
+
+    label: str
+    runs: tuple[FinishedRun, ...]
+    exact_match: float
+    interval: tuple[float, float]
+    difference: Difference | None = None
+
+    @property
+    def seeds(self) -> int:
+        return len(self.runs)
+
+    def mean(self, name: str) -> float | None:
+        """The mean over seeds of a number of the runs, None where one of them has none."""
+        values = [getattr(run, name) for run in self.runs]
+        return None if None in values else float(np.mean(values))
+
+
+def compare(runs: Sequence[FinishedRun], baseline: str = "vanilla", mix: bool = False) -> list[Variant]:
+    """Variants, the best first, each with its difference from the one whose label is `baseline` (if there is one).
+
+    Raises ConfigError where runs that would be averaged differ in commit or data, unless `mix` allows it, and where two
+    of them have the same seed.
+    """
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+    labels = _labels(list(groups.values()))
+    variants = []
+    for label, group in zip(labels, groups.values(), strict=True):
+        group.sort(key=lambda run: run.seed)
+        _check_alike(label, group, mix)
+        variants.append(_variant(label, group))
+    base = next((variant for variant in variants if variant.label == baseline), None)
+    variants = [v if v is base or base is None else _against(v, base) for v in variants]
+    return sorted(variants, key=lambda variant: (-variant.exact_match, variant.label))
+
+
+def _check_alike(label: str, group: Sequence[FinishedRun], mix: bool) -> None:
+    seeds = [run.seed for run in group]
+    if len(set(seeds)) < len(seeds):
+        twice = ", ".join(str(run.folder) for run in group if seeds.count(run.seed) > 1)
+        raise ConfigError(
+            f"{label}: the same seed more than once, which would count it twice: leave out one of {twice}"
+        )
+    for what in () if mix else ("commit", "data"):
+        values = {getattr(run, what) for run in group}
+        if len(values) > 1:
+            raise ConfigError(
+                f"{label}: runs of {len(values)} different {what}s ({', '.join(sorted(v[:12] for v in values))}) are "
+                "no seeds of one experiment; leave some out, or average them all the same with --mix"
+            )
+
+
+def _variant(label: str, group: Sequence[FinishedRun]) -> Variant:
+    mean, low, high = seed_interval([run.exact_match for run in group])
+    if low is None or high is None:
+        within = wilson(sum(group[0].right.values()), len(group[0].right))
+        assert within is not None  # a run without questions is not collected
+        low, high = within
+    return Variant(label, tuple(group), mean, (max(low, 0.0), min(high, 1.0)))
+
+
+def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
+    """The attention, and behind it whatever else tells a group from the others."""
+    names = ("experiment", "positions", "attention")
+    choices = [group[0].choices for group in groups]
+    telling = [name for name in names[:2] if len({choice.get(name, "-") for choice in choices}) > 1]
+    labels = [
+        " ".join([choice.get("attention", "-"), *(choice.get(name, "-") for name in telling)]) for choice in choices
+    ]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        alike = [i for i, other in enumerate(labels) if other == label]
+        for i in alike:
+            labels[i] = f"{label} ({_what_differs(groups, i, alike)})"
+    return labels
+
+
+def _what_differs(groups: Sequence[Sequence[FinishedRun]], index: int, alike: Sequence[int]) -> str:
+    own = groups[index][0].settings
+    keys = {key: ours for i in alike for key, ours, _ in differences(own, groups[i][0].settings) if i != index}
+    return ", ".join(f"{key}={value}" for key, value in sorted(keys.items()))
+
+
+def _against(variant: Variant, base: Variant) -> Variant:
+    difference = paired_difference(_table(variant, base), _table(base, variant))
+    return Variant(variant.label, variant.runs, variant.exact_match, variant.interval, difference)
+
+
+def _table(variant: Variant, other: Variant) -> np.ndarray:
+    """(S, N): whether each seed answered each question right, the questions that both variants were asked."""
+    asked = sorted(set(variant.runs[0].right).intersection(*(run.right for run in (*variant.runs, *other.runs))))
+    return np.array([[run.right[question] for question in asked] for run in variant.runs], dtype=float)
+
+
+@lru_cache(maxsize=2)
+def _shares_drawn(n: int, seed: int) -> np.ndarray:
+    """(R, N): the same for every variant that is compared on as many questions."""
+    return np.concatenate(list(draws(n, seed, RESAMPLES))) / n
+
+
+def paired_difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Difference | None:
+    """Mean of one (S, N) minus mean of the other (S', N), the same N questions; None without questions.
+
+    The interval is the percentile bootstrap that draws questions and, within each variant, seeds with replacement: both
+    are a sample of those that might have been. Questions are drawn for both variants together, since a hard one is hard
+    for both. p is twice the smaller share of draws on one side of 0, at least 2 in as many as were drawn (Efron &
+    Tibshirani 1993, chapter 15). With one seed a variant, it says nothing of other seeds.
+    """
+    n = one.shape[1]
+    if not n:
+        return None
+    generator = np.random.default_rng(seed)
+    counts = _shares_drawn(n, seed)  # (R, N)
+    drawn = np.zeros(RESAMPLES)
+    for table, sign in ((one, 1.0), (other, -1.0)):
+        seeds = generator.multinomial(len(table), [1 / len(table)] * len(table), RESAMPLES) / len(table)  # (R, S)
+        drawn += sign * ((counts @ table.T) * seeds).sum(axis=1)
+    low, high = interval(drawn)
+    tail = max(min((drawn <= 0).mean(), (drawn >= 0).mean()), 1 / RESAMPLES)
+    return Difference(float(one.mean() - other.mean()), float(low), float(high), float(min(1, 2 * tail)))

@@ -1,0 +1,199 @@
+"""Reports from run folders: what is averaged, what is refused, what is left out, and names that hold markup."""
+
+import csv
+import io
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from birthplace_lm.cli import report as command
+from birthplace_lm.composing import ConfigError
+from birthplace_lm.evaluation.exact_match import wilson
+from birthplace_lm.report import pictures, tables
+from birthplace_lm.report.collecting import collect
+from birthplace_lm.report.comparing import compare, paired_difference
+
+
+def finished(root: Path, name: str, right: str = "1100", **changes: Any) -> Path:
+    """A run folder as training leaves it; `right` has a 1 for every dev question that was answered right."""
+    told: dict[str, Any] = {"attention": "vanilla", "positions": "learned", "seed": 0, "commit": "c" * 40, "epochs": 3}
+    told |= changes
+    folder = root / name
+    (folder / "predictions").mkdir(parents=True)
+    choices = {"experiment": "demo", "attention": told["attention"], "positions": told["positions"], "debug": None}
+    config = {
+        "seed": told["seed"], "choices": choices, "data": {"people": 4}, "attention": {"kind": told["attention"]},
+        "positions": {"kind": told["positions"]}, "pretrain": {"epochs": told["epochs"]}, "paths": {"runs": "runs"},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "vocabulary.json").write_text("[]")
+    session = {"commit": told["commit"], "dirty": False, "data": told.get("data", "d" * 64)}
+    (folder / "provenance.json").write_text(json.dumps({"sessions": [session]}))
+    dev = {"exact_match": right.count("1") / len(right), "correct": right.count("1"), "total": len(right)}
+    (folder / "metrics.json").write_text(json.dumps({"dev": dev, "parameters": 1000}))
+    rows = [
+        {"question": f"Where was P{i} born?", "answer": "Oslo", "prediction": "Oslo" if bit == "1" else "Pau"}
+        for i, bit in enumerate(right)
+    ]
+    (folder / "predictions" / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "pretrain").mkdir()
+    (folder / "pretrain" / "stage.json").write_text(json.dumps({"steps": 40, "characters": 500, "seconds": 90.0}))
+    history = "".join(f"{step},train/loss,{2.0 if step < 38 else 1.0 + step / 100}\n" for step in range(40))
+    (folder / "pretrain" / "metrics.csv").write_text("step,name,value\n" + history)
+    return folder
+
+
+def test_runs_that_differ_by_their_seed_are_one_variant(tmp_path: Path) -> None:
+    for seed, right in enumerate(["1000", "1100", "1110"]):
+        finished(tmp_path, f"v{seed}", right, seed=seed)
+    finished(tmp_path, "w", "1111", attention="linear")
+    runs, left_out = collect([tmp_path])
+    best, other = compare(runs)
+    assert not left_out and (best.label, best.seeds, other.label, other.seeds) == ("linear", 1, "vanilla", 3)
+    shares = [0.25, 0.5, 0.75]
+    reach = stats.sem(shares) * stats.t.ppf(0.975, 2)
+    assert other.exact_match == 0.5 and other.interval == pytest.approx((max(0.5 - reach, 0), min(0.5 + reach, 1)))
+    assert best.interval == wilson(4, 4)  # one seed: over its questions
+    assert (other.mean("loss"), other.mean("parameters")) == (pytest.approx(1.385), 1000)  # the last twentieth of 40
+
+
+def test_the_difference_is_that_of_every_draw_of_questions_enumerated() -> None:
+    one, other = np.array([[1.0, 1, 0, 1]]), np.array([[0.0, 1, 0, 0]])
+    found = paired_difference(one, other)
+    draws = [np.mean([(one - other)[0, i] for i in picked]) for picked in itertools.product(range(4), repeat=4)]
+    assert found is not None and found.value == 0.5
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.01)
+    assert found.p == pytest.approx(2 * np.mean(np.array(draws) <= 0), abs=0.02)
+
+
+def test_the_difference_counts_the_seeds_as_drawn_too() -> None:
+    """Two seeds that are all right and all wrong: most of the spread is theirs, whatever the questions."""
+    found = paired_difference(np.array([[1.0] * 50, [0.0] * 50]), np.zeros((2, 50)))
+    assert (
+        found is not None and (found.value, found.low) == (0.5, 0) and found.high == pytest.approx(1) and found.p > 0.4
+    )
+    again = paired_difference(np.zeros((2, 50)), np.array([[1.0] * 50, [0.0] * 50]))
+    assert again is not None and (again.value, again.high) == (-0.5, 0) and again.low == pytest.approx(-1)
+
+
+def test_a_large_difference_is_significant_and_none_is_not() -> None:
+    rng = np.random.default_rng(0)
+    high, low = (rng.random((3, 200)) < share for share in (0.7, 0.4))
+    found, none = paired_difference(high * 1.0, low * 1.0), paired_difference(high * 1.0, high * 1.0)
+    assert found is not None and found.p <= 0.001 and found.low > 0.1
+    assert none is not None and none.value == 0 and none.p == 1
+    assert paired_difference(np.zeros((1, 0)), np.zeros((1, 0))) is None
+
+
+def test_variants_are_compared_on_the_questions_that_both_were_asked(tmp_path: Path) -> None:
+    finished(tmp_path, "v", "10")
+    finished(tmp_path, "w", "1111", attention="linear")
+    linear, vanilla = compare(collect([tmp_path])[0])
+    assert vanilla.difference is None and linear.difference is not None
+    assert linear.difference.value == 0.5  # of the first two
+
+
+@pytest.mark.parametrize("what", ["commit", "data"])
+def test_other_commits_or_data_are_no_seeds_of_one_experiment(what: str, tmp_path: Path) -> None:
+    finished(tmp_path, "a", seed=0)
+    finished(tmp_path, "b", seed=1, **{what: "e" * 40})
+    runs, _ = collect([tmp_path])
+    with pytest.raises(ConfigError, match=f"vanilla: runs of 2 different {what}s .*--mix"):
+        compare(runs)
+    assert compare(runs, mix=True)[0].seeds == 2
+
+
+def test_other_budgets_are_other_variants_and_say_so(tmp_path: Path) -> None:
+    finished(tmp_path, "a", epochs=3)
+    finished(tmp_path, "b", epochs=30)
+    labels = {variant.label for variant in compare(collect([tmp_path])[0])}
+    assert labels == {"vanilla (pretrain.epochs=3)", "vanilla (pretrain.epochs=30)"}
+
+
+def test_positions_are_named_where_they_differ(tmp_path: Path) -> None:
+    finished(tmp_path, "a")
+    finished(tmp_path, "b", positions="rotary")
+    assert {v.label for v in compare(collect([tmp_path])[0])} == {"vanilla learned", "vanilla rotary"}
+
+
+def test_one_seed_does_not_count_twice(tmp_path: Path) -> None:
+    finished(tmp_path, "a")
+    finished(tmp_path, "b")
+    with pytest.raises(ConfigError, match="vanilla: the same seed more than once"):
+        compare(collect([tmp_path])[0])
+    assert len(collect([tmp_path / "a", tmp_path / "a", tmp_path / "b" / ".." / "a"])[0]) == 1
+
+
+def test_what_is_no_finished_run_is_named_and_left_out(tmp_path: Path) -> None:
+    good = finished(tmp_path, "good")
+    mirrored = good / "wandb" / "files"
+    mirrored.mkdir(parents=True)
+    (mirrored / "config.yaml").write_text("wandb: {}")
+    (mirrored / "vocabulary.json").write_text("[]")
+    (finished(tmp_path, "half") / "metrics.json").unlink()
+    (finished(tmp_path, "damaged") / "metrics.json").write_text('{"dev": {"tot')
+    (finished(tmp_path, "older") / "provenance.json").write_text("{}")
+    (finished(tmp_path, "other") / "config.yaml").write_text("task: translation\n")
+    (finished(tmp_path, "evil") / "config.yaml").write_text("seed: 0\ndata: {_target_: os.system}\n")
+    runs, left_out = collect([tmp_path, tmp_path / "nowhere"])
+    assert [run.folder.name for run in runs] == ["good"]
+    reasons = {Path(sentence.partition(":")[0]).name: sentence for sentence in left_out}
+    assert set(reasons) == {"half", "damaged", "older", "other", "evil", "nowhere"}
+    assert "no scored answers yet" in reasons["half"] and "no run folder there" in reasons["nowhere"]
+    assert "only names under" in reasons["evil"]
+
+
+NASTY = "=1+1|<script>_&%$#~^\\{x}"
+
+
+def nasty(tmp_path: Path) -> list[Any]:
+    finished(tmp_path, "a", attention=NASTY)
+    return compare(collect([tmp_path])[0])
+
+
+def test_markdown_keeps_its_columns(tmp_path: Path) -> None:
+    lines = tables.markdown(nasty(tmp_path)).splitlines()
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(tables.HEADER) + 1}
+    assert not re.search(r"(?<!\\)<", lines[2])
+
+
+def test_csv_is_read_back_and_holds_no_formula(tmp_path: Path) -> None:
+    (row,) = csv.DictReader(io.StringIO(tables.as_csv(nasty(tmp_path))))
+    assert row["variant"] == "'" + NASTY
+    assert (row["correct"], row["total"], row["exact_match"], row["seconds"]) == ("2", "4", "0.5000", "90")
+
+
+def test_latex_is_escaped(tmp_path: Path) -> None:
+    text = tables.latex(nasty(tmp_path))
+    assert r"=1+1|<script>\_\&\%\$\#\textasciitilde{}\textasciicircum{}\textbackslash{}\{x\}" in text
+    assert text.count(r"\\") == 2 and all(line.count(" & ") == 8 for line in text.splitlines() if " & " in line)
+
+
+def test_the_picture_has_a_row_a_variant(tmp_path: Path) -> None:
+    finished(tmp_path, "a")
+    finished(tmp_path, "b", "1111", attention="linear")
+    (axes,) = pictures.exact_match_by_variant(compare(collect([tmp_path])[0])).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["vanilla", "linear"]
+
+
+def test_the_command_writes_what_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(tmp_path / "runs", "a", attention="[bold]x[/bold]")
+    out = tmp_path / "out"
+    files = {kind: str(out / f"table.{kind}") for kind in ("markdown", "csv", "latex")}
+    picture = str(out / "variants.png")
+    command.main([str(tmp_path / "runs"), "--figure", picture, *(x for k, f in files.items() for x in (f"--{k}", f))])
+    assert "[bold]x[/bold]" in capsys.readouterr().out
+    assert all(Path(file).stat().st_size for file in [*files.values(), picture])
+
+
+def test_the_command_without_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main([str(tmp_path)])
+    assert "left out:" in (err := capsys.readouterr().err) and "error: no finished run to report on" in err
