@@ -22,8 +22,9 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/birthplace-train experiment=demo
 
+# A file's tests share what it trains, so files are handed out whole; a thread each keeps the workers out of each other's way.
 test: lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

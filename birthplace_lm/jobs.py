@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Job:
     corpus: Corpus
     tokenizer: CharTokenizer
     source: RunFolder | None  # where the weights come from that it starts with
+    steps: Mapping[str, int] = field(default_factory=dict)  # of every stage that trains
 
     def record(self) -> dict[str, Any]:
         """The settings as the run folder keeps them: nothing of this machine in them."""
@@ -98,11 +99,12 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         job = Job(settings, folder, corpus, tokenizer, source)
         model = job.model()
     _check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
-    for stage in set(settings["stages"]) & set(STAGES):
-        job.data(stage)
+    steps = {}
+    for stage in (stage for stage in STAGES if stage in settings["stages"]):
+        steps[stage] = job.data(stage).plan.total_steps
         build(settings[stage]["optimizer"])(model)
         build(settings[stage]["schedule"])
-    return job
+    return replace(job, steps=steps)
 
 
 def _check_stages(stages: Any) -> None:

@@ -58,18 +58,14 @@ def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
         with job.folder.errors_noted():
-            planned = {stage: job.data(stage).plan.total_steps for stage in settings["stages"] if stage != "evaluate"}
-            trained = any([_train(job, stage, planned) for stage in planned])
+            trained = any([_train(job, stage) for stage in job.steps])
             if "evaluate" in settings["stages"]:
                 _evaluate(job, mirrored=not trained and "rows" in job.folder.metrics())
     return Done(job.folder, trained)
 
 
-def _train(job: Job, stage: str, planned: Mapping[str, int]) -> bool:
-    """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do.
-
-    `planned` has the steps of all stages of the run: they are noted for those who want to know when it will end.
-    """
+def _train(job: Job, stage: str) -> bool:
+    """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do."""
     folder = job.folder.stage(stage)
     if folder.finished:
         print(f"{stage}: finished before, skipped")
@@ -81,7 +77,7 @@ def _train(job: Job, stage: str, planned: Mapping[str, int]) -> bool:
     resume = newest_valid(folder.checkpoints)
     first = int(resume.stem.removeprefix("step_")) if resume else 0
     loggers = _loggers(job, stage, first)
-    _note_progress(job.folder, stage, first, planned)
+    _note_progress(job.folder, stage, first, job.steps)
     status = "failed"
     try:
         trainer = _trainer(job, stage, data.plan.total_steps, recipe.get("validations", 0), loggers)

@@ -49,7 +49,9 @@ def test_wheel_carries_every_config(distributions: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     here = {f"birthplace_lm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert {"birthplace_lm/configs/train.yaml", "birthplace_lm/configs/experiment/demo.yaml"} <= here
-    assert here <= inside and "birthplace_lm/attention_page.html" in inside
+    pages = [path for ending in ("html", "css", "js") for path in (ROOT / "birthplace_lm").rglob(f"*.{ending}")]
+    assert {path.name for path in pages} >= {"attention_page.html", "page.html", "page.css", "page.js"}
+    assert here | {path.relative_to(ROOT).as_posix() for path in pages} <= inside
     assert {name.split("/")[0].split("-")[0] for name in inside} == {"birthplace_lm"}
 
 

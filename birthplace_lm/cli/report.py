@@ -48,7 +48,12 @@ def _report(options: argparse.Namespace) -> None:
     for variant in variants:
         table.add_row(*map(Text, tables.cells(variant)))
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
-    print(f"{len(runs)} runs of {len(variants)} variants; the baseline is {options.baseline}")
+    labels = [variant.label for variant in variants]
+    known = f"the baseline is {options.baseline}"
+    unknown = (
+        f"none is called {options.baseline!r}, so there is no baseline: name one with --baseline {labels[0]!r}, say"
+    )
+    print(f"{len(runs)} runs of {len(labels)} variants; {known if options.baseline in labels else unknown}")
     for path, write in (
         (options.markdown, tables.markdown),
         (options.csv, tables.as_csv),
