@@ -64,6 +64,13 @@ def test_runs_that_differ_by_their_seed_are_one_variant(tmp_path: Path) -> None:
     assert (other.mean("loss"), other.mean("parameters")) == (pytest.approx(1.385), 1000)  # the last twentieth of 40
 
 
+def test_seeds_that_agree_by_chance_are_not_exact(tmp_path: Path) -> None:
+    for seed, right in enumerate(["1100", "0011"]):
+        finished(tmp_path, f"v{seed}", right, seed=seed)
+    (variant,) = compare(collect([tmp_path])[0])
+    assert variant.interval == wilson(2, 4)  # of four questions, not of eight: both seeds were asked the same
+
+
 def test_the_difference_is_that_of_every_draw_of_questions_enumerated() -> None:
     one, other = np.array([[1.0, 1, 0, 1]]), np.array([[0.0, 1, 0, 0]])
     found = paired_difference(one, other)

@@ -32,8 +32,9 @@ class Difference:
 class Variant:
     """The runs of one setting, one a seed.
 
-    `exact_match` is their mean. `interval` answers where another handful of seeds would land (Student's t over seeds);
-    with a single seed it is Wilson's over its questions, which says nothing of other seeds.
+    `exact_match` is their mean. `interval` is the wider, at either end, of Student's t over the seeds, which says where
+    other seeds would land, and Wilson's over the questions that each of them was asked, which says what other questions
+    would do: a few seeds that agree by chance shall not look exact. With a single seed it is Wilson's alone.
     """
 
     label: str
@@ -89,12 +90,14 @@ def _check_alike(label: str, group: Sequence[FinishedRun], mix: bool) -> None:
 
 
 def _variant(label: str, group: Sequence[FinishedRun]) -> Variant:
-    mean, low, high = seed_interval([run.exact_match for run in group])
-    if low is None or high is None:
-        within = wilson(sum(group[0].right.values()), len(group[0].right))
-        assert within is not None  # a run without questions is not collected
-        low, high = within
-    return Variant(label, tuple(group), mean, (max(low, 0.0), min(high, 1.0)))
+    mean, *of_seeds = seed_interval([run.exact_match for run in group])
+    asked = len(group[0].right)
+    of_questions = wilson(round(mean * asked), asked)
+    assert of_questions is not None  # a run without questions is not collected
+    ends = [of_questions, *([of_seeds] if len(group) > 1 else [])]
+    return Variant(
+        label, tuple(group), mean, (max(min(low for low, _ in ends), 0), min(max(high for _, high in ends), 1))
+    )
 
 
 def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
