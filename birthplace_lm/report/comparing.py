@@ -90,14 +90,13 @@ def _check_alike(label: str, group: Sequence[FinishedRun], mix: bool) -> None:
 
 
 def _variant(label: str, group: Sequence[FinishedRun]) -> Variant:
-    mean, *of_seeds = seed_interval([run.exact_match for run in group])
+    mean, low, high = seed_interval([run.exact_match for run in group])
     asked = len(group[0].right)
-    of_questions = wilson(round(mean * asked), asked)
-    assert of_questions is not None  # a run without questions is not collected
-    ends = [of_questions, *([of_seeds] if len(group) > 1 else [])]
-    return Variant(
-        label, tuple(group), mean, (max(min(low for low, _ in ends), 0), min(max(high for _, high in ends), 1))
-    )
+    ends = wilson(round(mean * asked), asked)
+    assert ends is not None  # a run without questions is not collected
+    if low is not None and high is not None:
+        ends = max(min(low, ends[0]), 0.0), min(max(high, ends[1]), 1.0)
+    return Variant(label, tuple(group), mean, ends)
 
 
 def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:

@@ -21,10 +21,11 @@ def results(variants: Sequence[Variant], baseline: str) -> str:
     rows = [[Cell(v.label), *map(Cell, tables.cells(v)[1:], _values(v))] for v in variants]
     reading = (
         "Exact match is the mean over seeds of the share of dev questions answered right, character for character. Its "
-        "95 % interval is the wider of what other seeds would do (Student’s t) and what other questions would do (Wilson); "
-        "with one seed it says nothing of other seeds. Against baseline: points of exact match, with a 95 % interval from a "
-        "bootstrap over questions and seeds, and a two-sided p that is not corrected for the number of variants. Loss "
-        "is in nats a target at the end of pretraining; minutes are those of all training stages, on whatever machine."
+        "95 % interval is the wider of two: what other seeds would do (Student’s t) and what other questions would do "
+        "(Wilson); with one seed it says nothing of other seeds. Against baseline: points of exact match, with a 95 % "
+        "interval from a bootstrap over questions and seeds, and a two-sided p that is not corrected for the number of "
+        "variants. Loss is in nats a target at the end of pretraining; minutes are those of all training stages, on "
+        "whatever machine."
     )
     base = "" if any(v.label == baseline for v in variants) else f" There is no variant {baseline} to compare with."
     title, caption = (
