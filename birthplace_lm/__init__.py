@@ -2,6 +2,7 @@
 
 The files stand in the order in which the data goes through them; each imports only those above it.
 
+    replacing                files that are whole at any moment
     corpus, people, world, sources   people: biographies and questions, from files or invented
     tokenizer, corruption/   text to characters' ids, and to training sequences with a span taken out
     batches, datamodules     which examples, in which order; what Lightning is served

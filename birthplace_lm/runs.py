@@ -30,6 +30,7 @@ from typing import Any, TextIO
 from birthplace_lm.composing import ConfigError, build, differences, load_config, save_config
 from birthplace_lm.corpus import sha256_of
 from birthplace_lm.provenance import provenance
+from birthplace_lm.replacing import replace_file
 from birthplace_lm.storage import load_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
@@ -237,7 +238,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Written beside and moved into place: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

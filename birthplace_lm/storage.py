@@ -7,7 +7,6 @@ they are; its structure stands as JSON in the file's metadata, beside a sha256 o
 import hashlib
 import json
 import math
-import os
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as render_safetensors
 from torch import Tensor, nn
+
+from birthplace_lm.replacing import replace_file
 
 _DIGEST = "sha256"
 _DTYPES = frozenset(
@@ -126,7 +127,7 @@ def _decode(node: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     copies = {name: _plain_copy(tensor) for name, tensor in tensors.items()}
     digest = _digest_of(copies, metadata)
-    _write_atomically(path, _metadata_sorted(render_safetensors(copies, {**metadata, _DIGEST: digest})))
+    replace_file(path, _metadata_sorted(render_safetensors(copies, {**metadata, _DIGEST: digest})))
 
 
 def _metadata_sorted(data: bytes) -> bytes:
@@ -164,26 +165,6 @@ def _digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> st
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Beside the target, so that replacing never crosses file systems; synced, so that it survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 # -------------------------------------------------------------------------------------------------------------- weights

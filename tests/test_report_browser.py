@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from birthplace_lm.replacing import replace_file
 from birthplace_lm.report import page
 from birthplace_lm.report.collecting import collect
 from birthplace_lm.report.comparing import compare
@@ -52,7 +53,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "attention").mkdir()
     (folder / "attention" / "map.png").write_bytes(PNG)
     out = root / "report.html"
-    page.write_page(out, page.page(compare(collect([root])[0], "variant_0"), ["x: y"], "variant_0"))
+    replace_file(out, page.page(compare(collect([root])[0], "variant_0"), ["x: y"], "variant_0"))
     return out
 
 

@@ -18,7 +18,6 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from birthplace_lm import storage
 from birthplace_lm.storage import (
     ArchitectureMismatchError,
     DamagedCheckpointError,
@@ -197,7 +196,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     save_tree(tmp_path / "a.ckpt", small_tree())
-    monkeypatch.setattr(storage.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space"):
         save_tree(tmp_path / "a.ckpt", {})
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]

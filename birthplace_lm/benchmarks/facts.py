@@ -13,7 +13,6 @@ Legend: B batch, T time.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import nn
 
 from birthplace_lm.benchmarks.arithmetic import count, forward_backward
 from birthplace_lm.benchmarks.training import Bare
+from birthplace_lm.replacing import replace_file
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -185,15 +185,8 @@ def write(rows: Rows, where: Path) -> None:
     _, ended, tail = rest.partition(END)
     if not begun or not ended:
         raise ValueError(f"{readme} has no room for the table: it goes between the lines {BEGIN} and {END}")
-    _replace(where / "facts.json", json.dumps({"attention": rows}, indent=1) + "\n")
-    _replace(readme, f"{head}{BEGIN}\n{table(rows)}{END}{tail}")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Written beside and moved into place, so that a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(where / "facts.json", json.dumps({"attention": rows}, indent=1) + "\n")
+    replace_file(readme, f"{head}{BEGIN}\n{table(rows)}{END}{tail}")
 
 
 def table(rows: Rows) -> str:

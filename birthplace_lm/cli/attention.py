@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +44,7 @@ def _show(options: argparse.Namespace) -> None:
     from birthplace_lm.attention_figure import draw, png
     from birthplace_lm.attention_maps import read
     from birthplace_lm.attention_page import page
+    from birthplace_lm.replacing import replace_file
     from birthplace_lm.runs import RunFolder
 
     folder, out = RunFolder(options.run), options.out or options.run / "attention"
@@ -57,7 +57,7 @@ def _show(options: argparse.Namespace) -> None:
         html = page(reading, f"{folder.root.resolve().name}, {stage}, {kind}")
         for ending, content in (("png", png(draw(reading))), ("html", html.encode())):
             path = out / f"{stage}-{file_stem(question)}.{ending}"
-            _write(path, content)
+            replace_file(path, content)
             print(f"  {path}")
 
 
@@ -70,14 +70,6 @@ def _finished_stage(folder: "RunFolder", wanted: str | None) -> str:
     if wanted is not None and wanted not in finished:
         raise ConfigError(f"{folder.root} has no finished stage {wanted!r}, but {', '.join(finished) or 'none at all'}")
     return wanted or folder.final_stage()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Written beside and moved into place: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

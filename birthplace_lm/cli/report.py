@@ -34,6 +34,7 @@ def _report(options: argparse.Namespace) -> None:
     from rich.text import Text
 
     from birthplace_lm.composing import ConfigError
+    from birthplace_lm.replacing import replace_file
     from birthplace_lm.report import collecting, comparing, looks, page, pictures, tables
 
     runs, left_out = collecting.collect(options.runs)
@@ -66,7 +67,7 @@ def _report(options: argparse.Namespace) -> None:
         with looks.drawing():
             pictures.exact_match_by_variant(variants).savefig(options.figure, dpi=140)
     if options.out:
-        page.write_page(options.out, page.page(variants, left_out, options.baseline, options.title or page.TITLE))
+        replace_file(options.out, page.page(variants, left_out, options.baseline, options.title or page.TITLE))
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
 
 

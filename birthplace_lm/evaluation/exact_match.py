@@ -1,7 +1,6 @@
 """Exact match, its intervals, and the files in which predictions are exchanged."""
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from statistics import NormalDist, mean, stdev
 from typing import Any
 
 from birthplace_lm.corpus import Question
+from birthplace_lm.replacing import replace_file
 
 
 def score(predictions: Sequence[str], questions: Sequence[Question]) -> dict[str, Any]:
@@ -112,15 +112,8 @@ def write_predictions(path: str | Path, predictions: Sequence[str]) -> None:
 
     The format has no escape: a line break inside a prediction becomes a space, so that line 7 stays question 7.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(re.sub(r"\r\n?|\n", " ", prediction) + "\n" for prediction in predictions)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    replace_file(Path(path), text)
 
 
 def read_predictions(path: str | Path) -> list[str]:

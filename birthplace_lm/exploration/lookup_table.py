@@ -1,7 +1,6 @@
 """What every attention can look up: trained with one and two layers, by content and by position, as a table."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from birthplace_lm.exploration.drawing import save
 from birthplace_lm.exploration.lookup_task import LookupTask
 from birthplace_lm.exploration.lookup_training import GOALS, STEPS, train
+from birthplace_lm.replacing import replace_file
 from birthplace_lm.transformer import Attention
 
 if TYPE_CHECKING:
@@ -98,11 +98,8 @@ def _write(path: Path | None, setting: Mapping[str, Any], rows: list[Row]) -> No
     """Written beside and moved into place, so that a run that is killed leaves a whole table."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     results = [row for row in rows if row["by_seed"]]
-    temporary.write_text(json.dumps({"setting": setting, "results": results}, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, json.dumps({"setting": setting, "results": results}, indent=1) + "\n")
 
 
 def draw_table(rows: Sequence[Row], content_blind: float) -> "Figure":

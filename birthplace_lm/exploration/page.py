@@ -1,13 +1,13 @@
 """What demonstrations leave in a folder: their pictures, README.md for people and demonstrations.json for programs."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from birthplace_lm.exploration import Claim, Demonstration
 from birthplace_lm.exploration.drawing import save
+from birthplace_lm.replacing import replace_file
 
 _INTRODUCTION = """\
 # What one attention layer can do, by hand
@@ -31,9 +31,11 @@ def write(demonstrations: Sequence[Demonstration], folder: Path, seed: int, comm
     for demonstration in demonstrations:
         save(demonstration.draw(), folder, picture_name(demonstration))
     record = {"seed": seed, "demonstrations": [as_record(demonstration) for demonstration in demonstrations]}
-    _replace(folder / "demonstrations.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    replace_file(
+        folder / "demonstrations.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     page = markdown(demonstrations, command) + lookup_table(folder / "lookup.json")
-    _replace(folder / "README.md", page)
+    replace_file(folder / "README.md", page)
 
 
 def picture_name(demonstration: Demonstration) -> str:
@@ -134,9 +136,3 @@ def _row(claim: Claim) -> str:
     measured, bound = numbers(claim)
     verdict = "holds" if claim.holds else "**does not hold**"
     return f"| {escaped(claim.sentence)} | {measured} | {claim.relation} {bound} | {verdict} |"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -7,7 +7,6 @@ escaped text, or in one block of JSON that the script reads and shows as text.
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,14 +56,6 @@ def page(
     }
     # One pass, so that nothing inserted is looked at again.
     return re.sub(r"<!--([A-Z]+)-->", lambda found: content[found[1]], _read("page.html"))
-
-
-def write_page(path: Path, text: str) -> None:
-    """Written beside and moved into place: a reader sees the old page or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
 
 
 def _about(variants: Sequence[Variant]) -> str:
