@@ -113,11 +113,12 @@ class _TrainingData(pl.LightningDataModule):
 
     plan: Plan
 
-    def __init__(self, block_size: int, micro_batches: int, static_width: bool):
+    def __init__(self, block_size: int, micro_batches: int, static_width: bool, validation: Sequence[Question]):
         super().__init__()
         if micro_batches < 1:
             raise ValueError(f"micro_batches counts the groups of a batch and is at least 1, not {micro_batches}")
         self.block_size, self.micro_batches, self.static_width = block_size, micro_batches, static_width
+        self.validation = list(validation)
 
     def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
         """The sequences of some examples of an epoch: index (B,)."""
@@ -134,6 +135,13 @@ class _TrainingData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(_Steps(self.plan, self.first_step, self.make_batch), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[dict[str, list[str]]]:
+        """All validation questions at once: they are answered by generation, which batches on its own."""
+        texts = [question.text for question in self.validation]
+        answers = [question.answer or "" for question in self.validation]
+        batches = [{"questions": texts, "answers": answers}] if texts else []
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do, the types ask for a Dataset
 
     def positions_at(self, step: int) -> int:
         """Positions of the steps before `step` as the reference counts them: block - 1 an example, padding included."""
@@ -164,8 +172,9 @@ class SpanCorruptionDataModule(_TrainingData):
         question_share: float = 0.0,
         question_loss: str = "all",
         document_loss: str = "all",
+        validation: Sequence[Question] = (),
     ):
-        super().__init__(block_size, micro_batches, static_width)
+        super().__init__(block_size, micro_batches, static_width, validation)
         if not 0 <= question_share < 1:
             raise ValueError(f"question_share is a share in [0, 1), not {question_share}")
         if question_loss not in ("all", "answer") or document_loss not in ("all", "span"):
@@ -225,17 +234,9 @@ class BirthplaceDataModule(_TrainingData):
         micro_batches: int = 4,
         static_width: bool = False,
     ):
-        super().__init__(block_size, micro_batches, static_width)
+        super().__init__(block_size, micro_batches, static_width, validation)
         self.questions = question_store(questions, tokenizer, block_size)
-        self.validation = list(validation)
         self.plan = Plan(len(questions), batch_size, epochs, seed, shuffle)
 
     def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
         return [(self.questions, ask_question(self.questions, index))]
-
-    def val_dataloader(self) -> DataLoader[dict[str, list[str]]]:
-        """All validation questions at once: they are answered by generation, which batches on its own."""
-        texts = [question.text for question in self.validation]
-        answers = [question.answer or "" for question in self.validation]
-        batches = [{"questions": texts, "answers": answers}] if texts else []
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do, the types ask for a Dataset

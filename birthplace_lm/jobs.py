@@ -64,8 +64,9 @@ class Job:
             if stage == "pretrain":
                 corruption = build(self.settings["corruption"], block_size=size)
                 return SpanCorruptionDataModule(
-                    self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed, **recipe
-                )
+                    self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,
+                    validation=self.corpus.dev, **recipe,
+                )  # fmt: skip
             return BirthplaceDataModule(self.corpus.train, self.corpus.dev, self.tokenizer, size, seed=seed, **recipe)
 
 

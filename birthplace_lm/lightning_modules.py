@@ -35,6 +35,7 @@ class NonFiniteLossError(RuntimeError):
 class _NextCharacter(pl.LightningModule):
     """Next-character prediction with a schedule over positions and dropout that only seed and step decide.
 
+    Validated by answering questions, not by loss: a falling loss says nothing of what can be got out again.
     `optimizer` makes an optimizer of a module, `schedule` gives the factor of the peak learning rate from
     (positions up to and including a step, positions of the whole training).
     """
@@ -90,6 +91,12 @@ class _NextCharacter(pl.LightningModule):
             raise NonFiniteLossError("the gradient's norm", norm.item(), self.global_step + 1)
         self.log_dict({"train/learning_rate": optimizer.param_groups[0]["lr"], "train/gradient_norm": norm})
 
+    def validation_step(self, batch: dict[str, list[str]], batch_idx: int) -> None:
+        """Log the exact match of greedy answers to all validation questions."""
+        answers = answer_questions(self.transformer, self.tokenizer, batch["questions"])
+        right = [answer.text == expected for answer, expected in zip(answers, batch["answers"], strict=True)]
+        self.log("validation/exact_match", sum(right) / len(right), batch_size=len(right), rank_zero_only=True)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = {"characters": self.characters_seen, "seconds": self.seconds}
 
@@ -103,10 +110,4 @@ class PretrainModule(_NextCharacter):
 
 
 class FinetuneModule(_NextCharacter):
-    """Learns how questions are answered; validated by answering, not by loss."""
-
-    def validation_step(self, batch: dict[str, list[str]], batch_idx: int) -> None:
-        """Log the exact match of greedy answers to all validation questions."""
-        answers = answer_questions(self.transformer, self.tokenizer, batch["questions"])
-        right = [answer.text == expected for answer, expected in zip(answers, batch["answers"], strict=True)]
-        self.log("validation/exact_match", sum(right) / len(right), batch_size=len(right), rank_zero_only=True)
+    """Learns how questions are answered."""

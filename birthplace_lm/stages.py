@@ -38,13 +38,18 @@ class Done:
     trained: bool
 
 
-def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[str] = ()) -> Done:
+def run(
+    config: Any,
+    choices: Mapping[str, str] | None = None,
+    chosen: Sequence[str] = (),
+    callbacks: Sequence[pl.Callback] = (),
+) -> Done:
     """Carry out the stages of a composed configuration.
 
     `choices` names the option of each configuration group, for the folder's name and the loggers. `chosen` lists the
     groups that the user named himself: with init_from the architecture comes from the run that is started from, and
-    asking for another one is an error. What goes wrong once the folder is there is told in its error.txt, which the
-    next attempt clears away.
+    asking for another one is an error. `callbacks` watch every fit beside those of the configuration. What goes wrong
+    once the folder is there is told in its error.txt, which the next attempt clears away.
     """
     settings = plain(config)
     settings["choices"] = dict(choices or settings["choices"])
@@ -58,13 +63,13 @@ def run(config: Any, choices: Mapping[str, str] | None = None, chosen: Sequence[
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
         with job.folder.errors_noted():
-            trained = any([_train(job, stage) for stage in job.steps])
+            trained = any([_train(job, stage, callbacks) for stage in job.steps])
             if "evaluate" in settings["stages"]:
                 _evaluate(job, mirrored=not trained and "rows" in job.folder.metrics())
     return Done(job.folder, trained)
 
 
-def _train(job: Job, stage: str) -> bool:
+def _train(job: Job, stage: str, callbacks: Sequence[pl.Callback]) -> bool:
     """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do."""
     folder = job.folder.stage(stage)
     if folder.finished:
@@ -80,7 +85,7 @@ def _train(job: Job, stage: str) -> bool:
     _note_progress(job.folder, stage, first, job.steps)
     status = "failed"
     try:
-        trainer = _trainer(job, stage, data.plan.total_steps, recipe.get("validations", 0), loggers)
+        trainer = _trainer(job, stage, data.plan.total_steps, callbacks, loggers)
         if resume:
             print(f"{stage}: going on from {resume.name}")
         trainer.fit(learner, datamodule=data, ckpt_path=resume)
@@ -119,8 +124,9 @@ def _loggers(job: Job, stage: str, resume_step: int) -> list[RunLogger]:
     return [CsvHistory(job.folder.stage(stage).history, resume_step - 1), *mirrors]
 
 
-def _trainer(job: Job, stage: str, steps: int, validations: int, loggers: list[RunLogger]) -> pl.Trainer:
-    callbacks = [build(node) for node in job.settings["callbacks"].values()]
+def _trainer(job: Job, stage: str, steps: int, watching: Sequence[pl.Callback], loggers: list[RunLogger]) -> pl.Trainer:
+    callbacks = [*(build(node) for node in job.settings["callbacks"].values()), *watching]
+    validations = job.settings[stage]["validations"]
     with as_config_errors("checkpoint"):
         checkpoints = CheckpointEvery(job.folder.stage(stage).checkpoints, **job.settings["checkpoint"])
     trainer: pl.Trainer = build(

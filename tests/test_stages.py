@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from birthplace_lm.cli import ask, evaluate
@@ -61,6 +62,24 @@ def test_a_run_folder_holds_what_the_design_says(finished: RunFolder) -> None:
     assert len(read_history(finished.stage("finetune").history)["validation/exact_match"]) == 2
     session = json.loads((root / "provenance.json").read_text())["sessions"][0]
     assert len(session["data"]) == 64 and {"commit", "dirty", "versions", "hardware", "command"} <= set(session)
+
+
+class Fits(pl.Callback):
+    """Which modules were fitted."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seen.append(type(pl_module).__name__)
+
+
+def test_pretraining_is_validated_as_often_as_it_says_and_callbacks_see_every_fit(tmp_path: Path) -> None:
+    watching = Fits()
+    overrides = (*TINY, f"paths.runs={tmp_path}", "pretrain.validations=3", "pretrain.question_share=0.2")
+    folder = run(composed(*overrides), {"attention": "vanilla"}, callbacks=[watching]).folder
+    assert watching.seen == ["PretrainModule", "FinetuneModule"]
+    assert len(read_history(folder.stage("pretrain").history)["validation/exact_match"]) == 3
 
 
 def test_nothing_in_a_run_folder_points_outside_it(finished: RunFolder) -> None:
