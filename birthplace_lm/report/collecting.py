@@ -1,6 +1,7 @@
 """The finished runs under some folders, each with what a comparison needs of it."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,10 @@ class FinishedRun:
     """One run with scored answers.
 
     `settings` is what the result depends on besides the seed; `right` says of every dev question whether its answer
-    was; `loss` is the mean over the last twentieth of pretraining, in nats a target (of the only stage where there was
-    no pretraining); `seconds` and `characters` are those of all training stages. `curves` has the loss of every stage
-    over the characters seen, as (2, steps) of characters and loss; `metrics` is metrics.json, `sessions` what is noted
-    of each time the run was started.
+    was, `said` what it was and its log-probability, -inf where none was noted; `loss` is the mean over the last
+    twentieth of pretraining, in nats a target (of the only stage where there was no pretraining); `seconds` and
+    `characters` are those of all training stages. `curves` has the loss of every stage over the characters seen, as
+    (2, steps) of characters and loss; `metrics` is metrics.json, `sessions` what is noted of each time it was started.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class FinishedRun:
     commit: str
     data: str
     right: Mapping[str, bool]
+    said: Mapping[str, tuple[str, float]] = field(repr=False)
     parameters: int
     seconds: float
     characters: int
@@ -85,7 +87,7 @@ def _read(folder: RunFolder) -> FinishedRun:
         raise _UnfinishedRunError("no scored answers yet; its command again goes on where it stopped")
     config = read_config(folder)
     sessions = read_json(folder.root / "provenance.json")["sessions"]
-    first, curves = sessions[0], _curves(folder)
+    first, curves, rows = sessions[0], _curves(folder), read_answers(answers)
     facts = [folder.stage(stage).facts() for stage in STAGES]
     return FinishedRun(
         folder=folder.root,
@@ -94,7 +96,8 @@ def _read(folder: RunFolder) -> FinishedRun:
         settings={key: value for key, value in of_the_run(config).items() if key != "seed"},
         commit=f"{first['commit']}{' with changes' if first['dirty'] else ''}",
         data=first["data"],
-        right=_right(answers),
+        right=_right(rows),
+        said={row["question"]: (row["prediction"], row.get("log_probability", -math.inf)) for row in rows},
         parameters=metrics["parameters"],
         seconds=sum(fact.get("seconds", 0.0) for fact in facts),
         characters=sum(fact.get("characters", 0) for fact in facts),
@@ -124,10 +127,10 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     return list(json.loads("[" + ",".join(lines) + "]"))
 
 
-def _right(answers: Path) -> dict[str, bool]:
+def _right(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     """Of each question whether it was answered right; of one that is asked twice whether it was every time."""
     right: dict[str, bool] = {}
-    for row in read_answers(answers):
+    for row in rows:
         right[row["question"]] = (row["prediction"] == row["answer"]) and right.get(row["question"], True)
     return right
 

@@ -6,13 +6,14 @@ Legend: S seeds of a variant, N questions.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from birthplace_lm.composing import ConfigError, differences
 from birthplace_lm.evaluation.exact_match import seed_interval, wilson
 from birthplace_lm.evaluation.resampling import draws, interval
+from birthplace_lm.evaluation.voting import majority_vote
 from birthplace_lm.report.collecting import FinishedRun
 
 RESAMPLES = 4_000
@@ -46,6 +47,25 @@ class Variant:
     @property
     def seeds(self) -> int:
         return len(self.runs)
+
+    @cached_property
+    def vote(self) -> float | None:
+        """Exact match of the answers that most seeds give: a figure of its own, since that is as many models.
+
+        None for fewer than three seeds: no two can outvote the third.
+        """
+        asked = list(self.runs[0].said)
+        if self.seeds < 3 or any(run.said.keys() != set(asked) for run in self.runs):
+            return None
+        said = [[run.said[question] for question in asked] for run in self.runs]
+        answers = majority_vote(
+            [[text for text, _ in row] for row in said], [[sure for _, sure in row] for row in said]
+        )
+        right = [
+            any(run.right[question] for run in self.runs if run.said[question][0] == answer)
+            for question, answer in zip(asked, answers, strict=True)
+        ]
+        return sum(right) / len(right)
 
     def mean(self, name: str) -> float | None:
         """The mean over seeds of a number of the runs, None where one of them has none."""

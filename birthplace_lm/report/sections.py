@@ -24,8 +24,9 @@ def results(variants: Sequence[Variant], baseline: str) -> str:
         "95 % interval is the wider of two: what other seeds would do (Student’s t) and what other questions would do "
         "(Wilson); with one seed it says nothing of other seeds. Against baseline: points of exact match, with a 95 % "
         "interval from a bootstrap over questions and seeds, and a two-sided p that is not corrected for the number of "
-        "variants. Loss is in nats a target at the end of pretraining; minutes are those of all training stages, on "
-        "whatever machine."
+        "variants. Vote of seeds: exact match of the answer that most seeds give, three seeds or more; that is as many "
+        "models, so it is no figure of one. Loss is in nats a target at the end of pretraining; minutes are those of "
+        "all training stages, on whatever machine."
     )
     base = "" if any(v.label == baseline for v in variants) else f" There is no variant {baseline} to compare with."
     title, caption = (
@@ -46,7 +47,7 @@ def _values(variant: Variant) -> list[float | None]:
     found = variant.difference
     difference = (None, None) if found is None else (found.value, found.p)
     costs = [variant.mean(name) for name in ("loss", "parameters", "seconds")]
-    return [variant.seeds, variant.exact_match, variant.interval[0], *difference, *costs]
+    return [variant.seeds, variant.exact_match, variant.interval[0], variant.vote, *difference, *costs]
 
 
 def _rows_without_training(variants: Sequence[Variant]) -> str:

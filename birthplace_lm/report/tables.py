@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from birthplace_lm.report.comparing import Variant
 
 HEADER = (
-    "variant", "seeds", "exact match", "95 % interval", "against baseline", "p", "loss", "parameters", "minutes",
+    "variant", "seeds", "exact match", "95 % interval", "vote of seeds", "against baseline", "p", "loss", "parameters",
+    "minutes",
 )  # fmt: skip
 CSV_HEADER = (
     "variant", "seed", "correct", "total", "exact_match", "loss", "parameters", "seconds", "characters",
@@ -25,6 +26,7 @@ def cells(variant: Variant) -> list[str]:
         str(variant.seeds),
         f"{variant.exact_match:.1%}",
         f"{low:.1%} – {high:.1%}",
+        "–" if variant.vote is None else f"{variant.vote:.1%}",
         "–"
         if difference is None
         else f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} … {100 * difference.high:+.1f})",
