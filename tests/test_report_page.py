@@ -340,7 +340,7 @@ def test_cells_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     read = Reader(sections.results(variants(tmp_path), "other"))
     row = [own for tag, own, _ in read.elements if tag == "td"]
     low = f"{wilson(2, 4)[0]:.12g}"  # type: ignore[index]
-    assert [own.get("data-value") for own in row] == ["1", "0.5", low, None, None, "1.385", "1000", "90"]
+    assert [own.get("data-value") for own in row] == ["1", "0.5", low, None, None, None, "1.385", "1000", "90"]
     assert "no variant other" in " ".join(read.texts("p"))
 
 
