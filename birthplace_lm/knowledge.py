@@ -1,6 +1,7 @@
 """What a run knows, and whether it knows that it knows: knowledge.json, put together from the measures of `evaluation`.
 
     asked            whose questions (dev, or the held-out train people of a run for tuning), how many, how many right
+    chosen           how many are right when the model has to choose one of the places, instead of writing an answer
     places           the places of the train people, the most frequent first
     stored           the places that come out of the biographies, and how often the question is right given that
     confidence       every signal of confidence, how well it tells right from wrong answers
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from birthplace_lm.asking import Asking, probabilities
+from birthplace_lm.asking import COSTLY, Asking, probabilities
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
@@ -69,11 +70,24 @@ def knowledge_card(
             "right": int(right.sum()),
             "left_out": len(corpus.dev) - len(people),
         },
+        "chosen": _chosen(known, people),
         "places": asking.places,
         "stored": _stored(asking, people, right),
         **_confidence(known, right, whose, seed),
         "unknown_names": _unknown(asking, people, known, count, thorough, seed),
         "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
+    }
+
+
+def _chosen(known: Signals, people: Sequence[Question]) -> Card:
+    """Decoding constrained to the places of the train people, and how many answers are none of them."""
+    if known.places is None:
+        return {"right": None, "why": COSTLY}
+    likeliest = [known.places.places[i] for i in known.places.best()]
+    answers = set(known.places.places)
+    return {
+        "right": sum(place == question.answer for place, question in zip(likeliest, people, strict=True)),
+        "out_of_reach": sum(question.answer not in answers for question in people),
     }
 
 

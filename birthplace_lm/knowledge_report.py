@@ -42,7 +42,11 @@ def in_six_lines(card: Card) -> list[str]:
 def _asked(card: Card) -> str:
     asked = card["asked"]
     left_out = f", {asked['left_out']} could not be asked" if asked["left_out"] else ""
-    return f"{asked['people']}: {asked['right']} of {asked['questions']} questions answered right{left_out}"
+    chosen = card["chosen"]["right"]
+    choosing = (
+        "" if chosen is None else f", {chosen} when one of the {len(card['places'])} known places has to be chosen"
+    )
+    return f"{asked['people']}: {asked['right']} of {asked['questions']} questions answered right{choosing}{left_out}"
 
 
 def _stored(card: Card) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from birthplace_lm.asking import COSTLY
+from birthplace_lm.asking import COSTLY, Asking
 from birthplace_lm.cli import evaluate
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer
@@ -21,11 +21,13 @@ from birthplace_lm.evaluation.temperature import LogitScaling
 from birthplace_lm.jobs import corpus_of
 from birthplace_lm.knowledge import _confidence, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
+from birthplace_lm.prefix_tree import score_places
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 
 SECTIONS = (
-    "asked places stored confidence detector probabilities calibration thresholds thresholds_hold unknown_names errors"
+    "asked chosen places stored confidence detector probabilities calibration thresholds thresholds_hold "
+    "unknown_names errors"
 )
 
 BRIEF = ("pretrain.epochs=1", "pretrain.batch_size=64", "finetune.epochs=1", "finetune.batch_size=32")
@@ -113,6 +115,11 @@ def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFold
     assert costly <= set(thorough["confidence"]["signals"]) and costly <= set(card["confidence"]["left_out"])
     assert {card["confidence"]["left_out"][name] for name in costly} == {COSTLY}
     assert costly <= set(thorough["unknown_names"]["gibberish"]["signals"])
+    asking = Asking(run, corpus)
+    scores = score_places(asking.model, asking.tokenizer, [q.text for q in corpus.dev], asking.places, tolerance=0.0)
+    right = sum(scores.places[i] == q.answer for i, q in zip(scores.best(), corpus.dev, strict=True))
+    assert thorough["chosen"] == {"right": right, "out_of_reach": 0} and card["chosen"]["right"] is None
+    assert f", {right} when one of the {len(asking.places)} known places" in in_six_lines(thorough)[0]
     for section in ("asked", "places", "stored", "probabilities", "calibration", "thresholds", "errors"):
         assert thorough[section] == card[section], section
     for name, signal in card["confidence"]["signals"].items():
