@@ -37,6 +37,8 @@ _IDLE = (
     "Checkpoint directory",
     "dataloader is not resumable",  # it begins at the trainer's step by itself
     "smaller than the logging interval",
+    "`srun` command is available",  # a run of one machine may have its reasons
+    r"sync_dist=True",  # what is logged is the same on all ranks, or rank 0's alone
 )
 
 
@@ -64,7 +66,7 @@ class ProgressLine(pl.Callback):
             return
         if last or now - self._shown >= (self.refresh_seconds if self._live else self.every_seconds):
             self._shown = now
-            text = self._line(trainer, pl_module, float(outputs["loss"]) / trainer.world_size, now - self._start)
+            text = self._line(trainer, pl_module, float(trainer.callback_metrics["train/loss"]), now - self._start)
             print(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
 
     def _line(self, trainer: pl.Trainer, module: Any, loss: float, elapsed: float) -> str:

@@ -14,7 +14,8 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from birthplace_lm.storage import DamagedCheckpointError, load_tree, save_tree
 
 log = logging.getLogger(__name__)
-_ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+_SAME_SIGNAL = 1.0  # seconds in which signals are one request
 
 
 class SafetensorsCheckpointIO(CheckpointIO):
@@ -73,7 +74,9 @@ class CheckpointEvery(pl.Callback):
 
     For loaders that run over all steps, as this package's do, and for fits that are counted in epochs. With a limit in
     steps over several epochs the weights are right after a resumption, but Lightning's count of epochs may not be.
-    The first Ctrl-C, SIGTERM or SIGHUP counts as a request; a second one ends at once, as without this callback.
+    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 (a cluster's word that time is running out) counts as a request, and so
+    do others within a second: a cluster tells all processes of a job, and one that started others passes it on to them.
+    A later one ends at once, as without this callback.
     Keeps no state of its own in the checkpoint, so it may be changed or left out when the run is resumed.
     """
 
@@ -93,6 +96,7 @@ class CheckpointEvery(pl.Callback):
         self.keep = keep
         self._former: dict[int, Any] = {}  # signal handlers that stood before the fit
         self._requested = False
+        self._signalled: float | None = None  # when
         self._due = False
         self._step = -1
         self._saved_step = -1
@@ -105,9 +109,13 @@ class CheckpointEvery(pl.Callback):
         self._requested = True
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        print(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once", flush=True)
-        self._restore_signals()
-        self.request()
+        if self._signalled is None:
+            self._signalled = time.monotonic()
+            print(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once", flush=True)
+            self.request()
+        elif time.monotonic() - self._signalled > _SAME_SIGNAL:
+            self._restore_signals()
+            signal.raise_signal(number)
 
     def _restore_signals(self) -> None:
         for number, former in self._former.items():
@@ -139,6 +147,9 @@ class CheckpointEvery(pl.Callback):
             self._requested = False
             trainer.should_stop = True
             self._save(trainer)  # at once: Lightning validates before it stops, and who asks may not wait for that
+            every = trainer.val_check_batch
+            if isinstance(every, int) and (trainer.fit_loop.total_batch_idx + 1) % every:
+                trainer.limit_val_batches = 0  # else it would add a validation that a fit which nobody stops has not
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -25,10 +25,11 @@ IGNORE = -100  # a target that the loss passes over
 
 @dataclass
 class Batch:
-    """One optimizer step's examples in groups of like length.
+    """One optimizer step's examples in groups of like length, or this rank's share of them.
 
     inputs and targets: M tensors (B/M, T) each, targets IGNORE where nothing is asked; n_targets: how many targets the
-    whole batch has over all ranks; n_characters: how many inputs of this share are no PAD.
+    whole batch has over all ranks; n_characters: how many inputs of the whole batch are no PAD. A share without an
+    example is one PAD with no target: every parameter gets a gradient, all zeros, as the other ranks expect.
     """
 
     inputs: list[Tensor]
@@ -73,19 +74,22 @@ def batch_of(
     Targets begin where `asked` says. A width makes every row that wide, for kernels that want static shapes.
     """
     n_targets = sum(int((pieces.totals - pieces.asked.clamp(min=1)).sum()) for _, pieces in parts)
+    n_characters = sum(int((pieces.totals - 1).sum()) for _, pieces in parts)
     wide = width or max(int(pieces.totals.max()) for _, pieces in parts if len(pieces.totals)) - 1
     rows = torch.cat([assemble(store, pieces, wide + 1) for store, pieces in parts])[rank::world_size]
     totals = torch.cat([pieces.totals for _, pieces in parts])[rank::world_size]
     asked = torch.cat([pieces.asked for _, pieces in parts])[rank::world_size]
+    if not len(rows):
+        rows, totals, asked = rows.new_full((1, wide + 1), PAD_ID), totals.new_full((1,), 2), asked.new_ones(1)
     targets = rows[:, 1:].masked_fill(rows[:, 1:] == PAD_ID, IGNORE)
     targets = targets.masked_fill(torch.arange(1, wide + 1) < asked[:, None], IGNORE)
-    groups = by_length(totals, micro_batches) if len(totals) else []
+    groups = by_length(totals, micro_batches)
     trims = [width or int(totals[group].max()) - 1 for group in groups]
     return Batch(
         inputs=[rows[group, :trim] for group, trim in zip(groups, trims, strict=True)],
         targets=[targets[group, :trim] for group, trim in zip(groups, trims, strict=True)],
         n_targets=n_targets,
-        n_characters=int((totals - 1).sum()),
+        n_characters=n_characters,
     )
 
 

@@ -20,6 +20,7 @@ class RunLogger(Logger):
     """A Lightning logger that also takes what a stage has to tell beside its curves; what it can't show it ignores."""
 
     name = version = ""  # Lightning makes folders of these two; ours lie where the run folder says
+    takes_images = False  # whether a picture is worth drawing for it
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Keep a table, such as question, answer, prediction, right."""
@@ -27,8 +28,14 @@ class RunLogger(Logger):
     def log_text(self, name: str, text: str, step: int | None = None) -> None:
         """Keep a text, such as a decoded example."""
 
+    def log_image(self, name: str, path: Path) -> None:
+        """Keep a picture, a PNG file that may change afterwards."""
+
+    def log_weights(self, name: str, path: Path) -> None:
+        """Keep the weights file of a finished stage, where the user wants copies of such."""
+
     def summarize(self, metrics: Mapping[str, Any]) -> None:
-        """Keep the final figures of a stage, as `metrics.json` holds them."""
+        """Keep the figures that a run is known by."""
 
     def finish(self, status: str = "success") -> None:
         """Close files and connections: in a `finally`, with "failed" after an exception. Twice does no harm."""

@@ -57,7 +57,7 @@ class Job:
 
     def data(self, stage: str) -> Data:
         """The DataModule of a training stage, with the numbers of its recipe."""
-        parts = ("optimizer", "schedule", "validations")
+        parts = ("optimizer", "schedule", "averaging", "validations")
         recipe = {key: value for key, value in self.settings[stage].items() if key not in parts}
         size, seed = self.settings["model"]["block_size"], self.settings["seed"]
         with as_config_errors(stage):
@@ -82,8 +82,6 @@ def as_config_errors(where: str) -> Iterator[None]:
 def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError."""
     _check_stages(settings["stages"])
-    if settings["trainer"]["devices"] not in (1, "1", "auto") or settings["trainer"].get("num_nodes", 1) != 1:
-        raise ConfigError(f"trainer.devices is {settings['trainer']['devices']}: a run uses one device so far")
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
         found = source.config()
@@ -192,8 +190,15 @@ def check_same_run(job: Job) -> None:
 
 
 def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a result depends on. Which stages are asked for is not among them: they can be added."""
-    return {key: value for key, value in _without_places(settings).items() if key not in _NOT_OF_THE_RUN}
+    """The settings that a result depends on. Which stages are asked for is not among them: they can be added.
+
+    Of the trainer's settings the number of processes is not among them either: they share a batch whose size is the
+    recipe's, so a run may go on with more of them or fewer. What the arithmetic is done in and on (precision,
+    accelerator) is.
+    """
+    of_run = {key: value for key, value in _without_places(settings).items() if key not in _NOT_OF_THE_RUN}
+    trainer = {key: value for key, value in of_run.get("trainer", {}).items() if key != "num_nodes"}
+    return {**of_run, "trainer": {**trainer, "devices": 1}}
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,12 +72,19 @@ class _NextCharacter(pl.LightningModule):
         """Mean cross-entropy a target of the whole batch, the other ranks' share included."""
         torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
         sums = [self._sum_of_losses(x, y) for x, y in zip(batch.inputs, batch.targets, strict=True)]
-        loss = torch.stack(sums).sum() / batch.n_targets
+        share = torch.stack(sums).sum() / batch.n_targets
+        loss = self._of_all_ranks(share.detach())
         if not torch.isfinite(loss):
             raise NonFiniteLossError("the loss", loss.item(), self.global_step + 1)
         self.characters_seen += batch.n_characters
-        self.log_dict({"train/loss": loss.detach(), "train/characters": float(self.characters_seen)})
-        return loss * self.trainer.world_size  # ranks' gradients are averaged
+        self.log_dict({"train/loss": loss, "train/characters": float(self.characters_seen)})
+        return share * self.trainer.world_size  # ranks' gradients are averaged
+
+    def _of_all_ranks(self, share: Tensor) -> Tensor:
+        """The sum of what every rank has: a number by which all of them go on or stop alike."""
+        if self.trainer.world_size == 1:
+            return share
+        return self.trainer.strategy.reduce(share, reduce_op="sum")
 
     def _sum_of_losses(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self.transformer(x).flatten(0, 1)  # (B·T, V)

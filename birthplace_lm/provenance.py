@@ -24,6 +24,7 @@ def provenance(data: str) -> dict[str, Any]:
         "hardware": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
+            "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "data": data,

@@ -15,6 +15,7 @@ from birthplace_lm.evaluation.exact_match import score, write_predictions
 from birthplace_lm.evaluation.slices import all_slices
 from birthplace_lm.history import RunLogger
 from birthplace_lm.knowledge_report import judge
+from birthplace_lm.mirroring import show_pictures, tell_answers, tell_scores
 from birthplace_lm.runs import RunFolder
 
 ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pretrain": "pretrain only"}
@@ -26,7 +27,7 @@ def evaluate(
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
     Writes predictions/, metrics.json and, with what `knowledge` measures (all of it when `thorough`), knowledge.json;
-    prints the table and six lines. Test has no answers, so it gets no figure.
+    prints the table and six lines; mirrors are told the same. Test has no answers, so it gets no figure.
     """
     rows = {}
     for name, predictions in baseline_rows(corpus.train, corpus.dev).items():
@@ -45,14 +46,14 @@ def evaluate(
                 if stage == main:
                     metrics["dev"] = score(predictions, questions)
                     metrics["slices"] = all_slices(predictions, questions, corpus.train, corpus.documents)
-                    _log(loggers, questions, answers)
+                    tell_answers(loggers, questions, answers)
         metrics["parameters"] = model.n_parameters()
     metrics |= {f"{stage}_{key}": value for stage in ROWS for key, value in folder.stage(stage).facts().items()}
     metrics = folder.update_metrics(**metrics, rows=rows)
-    for logger in loggers:
-        logger.summarize({key: value for key, value in metrics.items() if key != "slices"})
     print_table(folder, metrics)
-    judge(folder, corpus, thorough)
+    card = judge(folder, corpus, thorough)
+    tell_scores(loggers, folder, metrics, card)
+    show_pictures(loggers, folder, corpus.dev)
     return metrics
 
 
@@ -70,13 +71,6 @@ def _write(folder: RunFolder, name: str, questions: Sequence[Question], answers:
             row: dict[str, Any] = {"question": question.text, "answer": question.answer, "prediction": answer.text}
             row |= {"log_probability": answer.log_probability, "finished": answer.finished}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _log(loggers: Sequence[RunLogger], questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-    pairs = zip(questions, answers, strict=True)
-    rows = [[q.text, q.answer, a.text, q.answer == a.text, a.log_probability] for q, a in pairs]
-    for logger in loggers:
-        logger.log_table("predictions", ["question", "answer", "prediction", "right", "log_probability"], rows)
 
 
 def print_table(folder: RunFolder, metrics: dict[str, Any]) -> None:

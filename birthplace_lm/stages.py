@@ -4,7 +4,8 @@ Every stage finds what the one before left in the run folder, a finished stage i
 the step where its last checkpoint stands. So the same command again is always the right thing to do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +16,18 @@ import torch
 from birthplace_lm.callbacks import duration, quieten_lightning
 from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
 from birthplace_lm.composing import build, plain
+from birthplace_lm.data_parallel import Group, joined
 from birthplace_lm.figures import loss_curves
 from birthplace_lm.history import CsvHistory, RunLogger
-from birthplace_lm.jobs import Job, as_config_errors, check_same_run, prepare
+from birthplace_lm.jobs import Job, as_config_errors, check_same_run, of_the_run, prepare
 from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
-from birthplace_lm.loggers import FitLabels
-from birthplace_lm.runs import RunFolder, write_json
+from birthplace_lm.loggers import Mirror, labels_of
+from birthplace_lm.runs import STAGES, RunFolder, Stage, read_json, write_json
 from birthplace_lm.scoring import evaluate
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import save_weights
+
+_FINISHED = -1  # the first step of a stage that has none left
 
 
 class UnfinishedError(RuntimeError):
@@ -50,42 +54,54 @@ def run(
     groups that the user named himself: with init_from the architecture comes from the run that is started from, and
     asking for another one is an error. `callbacks` watch every fit beside those of the configuration. What goes wrong
     once the folder is there is told in its error.txt, which the next attempt clears away.
+
+    Where the trainer's settings want several processes, each of them calls this, and rank 0 alone writes and evaluates.
     """
     settings = plain(config)
     settings["choices"] = dict(choices or settings["choices"])
     quieten_lightning()
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    job = prepare(settings, chosen)
+    with joined(settings["trainer"]) as group:
+        job = prepare(settings, chosen)
+        if group.leads:
+            return Done(job.folder, _lead(job, group, callbacks))
+        return Done(job.folder, any([_train(job, group, stage, callbacks, []) for stage in job.steps]))
+
+
+def _lead(job: Job, group: Group, callbacks: Sequence[pl.Callback]) -> bool:
+    """What one process does alone, with the stages in between; whether any was trained."""
     with job.folder.locked():
         check_same_run(job)
         job.folder.create(job.record(), job.tokenizer)
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
-        with job.folder.errors_noted():
-            trained = any([_train(job, stage, callbacks) for stage in job.steps])
-            if "evaluate" in settings["stages"]:
-                _evaluate(job, mirrored=not trained and "rows" in job.folder.metrics())
-    return Done(job.folder, trained)
+        with job.folder.errors_noted(), group.failing_together(), _mirrors(job) as mirrors:
+            trained = any([_train(job, group, stage, callbacks, mirrors) for stage in job.steps])
+            if "evaluate" in job.settings["stages"]:
+                mirrored = not trained and "rows" in job.folder.metrics()  # told once, not again by every repetition
+                _evaluate(job, [] if mirrored else mirrors)
+    return trained
 
 
-def _train(job: Job, stage: str, callbacks: Sequence[pl.Callback]) -> bool:
+def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback], mirrors: Sequence[Mirror]) -> bool:
     """Train one stage to its end, from its newest good checkpoint if there is one; whether there was anything to do."""
     folder = job.folder.stage(stage)
-    if folder.finished:
+    first = group.decided(lambda: _first_step(folder))
+    if first == _FINISHED:
         print(f"{stage}: finished before, skipped")
         return False
     recipe, data, model = job.settings[stage], job.data(stage), job.starting_model(stage)
     kind = PretrainModule if stage == "pretrain" else FinetuneModule
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
     learner = kind(model, job.tokenizer, optimizer, schedule, seed=job.settings["seed"])
-    resume = newest_valid(folder.checkpoints)
-    first = int(resume.stem.removeprefix("step_")) if resume else 0
-    loggers = _loggers(job, stage, first)
-    _note_progress(job.folder, stage, first, job.steps)
+    resume = folder.checkpoints / f"step_{first:08d}.ckpt" if first else None
+    loggers = [CsvHistory(folder.history, first - 1), *(mirror.stage(stage, first) for mirror in mirrors)]
+    if group.leads:
+        _note_progress(job.folder, stage, first, job.steps)
     status = "failed"
     try:
-        trainer = _trainer(job, stage, data.plan.total_steps, callbacks, loggers)
+        trainer = _trainer(job, group, stage, data.plan.total_steps, callbacks, loggers)
         if resume:
             print(f"{stage}: going on from {resume.name}")
         trainer.fit(learner, datamodule=data, ckpt_path=resume)
@@ -99,11 +115,21 @@ def _train(job: Job, stage: str, callbacks: Sequence[pl.Callback]) -> bool:
             save_weights(folder.weights, model, {"stage": stage})
             facts = {"steps": trainer.global_step, "characters": learner.characters_seen, "seconds": learner.seconds}
             write_json(folder.root / "stage.json", facts)
+            for logger in loggers:
+                logger.log_weights(stage, folder.weights)
             print(f"{stage}: done in {duration(learner.seconds)}")
     finally:
         for logger in loggers:
             logger.finish(status)
     return True
+
+
+def _first_step(folder: Stage) -> int:
+    """The step at which a stage begins or goes on, or that it is finished."""
+    if folder.finished:
+        return _FINISHED
+    newest = newest_valid(folder.checkpoints)
+    return int(newest.stem.removeprefix("step_")) if newest else 0
 
 
 def _note_progress(folder: RunFolder, stage: str, first_step: int, planned: Mapping[str, int]) -> None:
@@ -112,21 +138,31 @@ def _note_progress(folder: RunFolder, stage: str, first_step: int, planned: Mapp
     write_json(folder.root / "progress.json", {"stage": stage, "from": first_step, "began": now, "steps": planned})
 
 
-def _loggers(job: Job, stage: str, resume_step: int) -> list[RunLogger]:
-    """The history file, which is the truth, and the mirrors that were asked for."""
-    choices, seed = job.settings["choices"], job.settings["seed"]
-    tags = [choices.get("experiment") or "run", stage, choices.get("attention", "own"), f"seed {seed}"]
-    labels = FitLabels(job.folder.name, stage, job.folder.root, resume_step, tuple(tags))
+@contextmanager
+def _mirrors(job: Job) -> Iterator[list[Mirror]]:
+    """The mirrors that were asked for, beside the local files, which are the truth; ended as the job ends."""
+    session = read_json(job.folder.root / "provenance.json")["sessions"][0]
+    stages = [stage for stage in STAGES if stage in job.steps or job.folder.stage(stage).finished]
+    choices = job.settings["choices"]
+    labels = labels_of(job.folder.root, of_the_run(job.settings), choices, stages, job.steps, session)
     with as_config_errors("logger"):
         mirrors = [build(node)(labels=labels) for node in (job.settings["logger"] or {}).values()]
-    for mirror in mirrors:
-        mirror.log_hyperparams({**choices, "seed": seed, "stage": stage, **job.record()})
-    return [CsvHistory(job.folder.stage(stage).history, resume_step - 1), *mirrors]
+    status = "failed"
+    try:
+        yield mirrors
+        status = "success"
+    finally:
+        for mirror in mirrors:
+            mirror.finish(status)
 
 
-def _trainer(job: Job, stage: str, steps: int, watching: Sequence[pl.Callback], loggers: list[RunLogger]) -> pl.Trainer:
-    callbacks = [*(build(node) for node in job.settings["callbacks"].values()), *watching]
-    validations = job.settings[stage]["validations"]
+def _trainer(
+    job: Job, group: Group, stage: str, steps: int, watching: Sequence[pl.Callback], loggers: list[RunLogger]
+) -> pl.Trainer:
+    recipe = job.settings[stage]
+    averaging = [recipe["averaging"]] if recipe["averaging"] else []  # first: what is saved holds this step's average
+    callbacks = [*(build(node) for node in (*averaging, *job.settings["callbacks"].values())), *watching]
+    validations = recipe["validations"]
     with as_config_errors("checkpoint"):
         checkpoints = CheckpointEvery(job.folder.stage(stage).checkpoints, **job.settings["checkpoint"])
     trainer: pl.Trainer = build(
@@ -134,7 +170,8 @@ def _trainer(job: Job, stage: str, steps: int, watching: Sequence[pl.Callback], 
         max_steps=steps,
         logger=loggers,
         callbacks=[*callbacks, checkpoints],
-        plugins=[SafetensorsCheckpointIO()],
+        plugins=[SafetensorsCheckpointIO(), group.environment()],
+        strategy=group.strategy(),
         log_every_n_steps=max(1, min(job.settings["trainer"]["log_every_n_steps"], steps // 20)),
         val_check_interval=max(steps // max(validations, 1), 1),
         limit_val_batches=1.0 if validations else 0,
@@ -142,14 +179,14 @@ def _trainer(job: Job, stage: str, steps: int, watching: Sequence[pl.Callback], 
     return trainer
 
 
-def _evaluate(job: Job, mirrored: bool) -> None:
-    """Score the run; the mirrors are told once, not again by every repetition of a finished command."""
+def _evaluate(job: Job, mirrors: Sequence[Mirror]) -> None:
+    """Score the run and tell the mirrors."""
     loss_curves(job.folder)
-    mirrors = [] if mirrored else _loggers(job, "evaluate", 0)[1:]
+    loggers = [mirror.scores() for mirror in mirrors]
     status = "failed"
     try:
-        evaluate(job.folder, job.corpus, mirrors)
+        evaluate(job.folder, job.corpus, loggers)
         status = "success"
     finally:
-        for mirror in mirrors:
-            mirror.finish(status)
+        for logger in loggers:
+            logger.finish(status)

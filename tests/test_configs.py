@@ -25,7 +25,7 @@ GROUPS = (
     "logger",
     "callbacks",
 )
-NESTED = {"optimizer": "optimizer@pretrain.optimizer", "schedule": "schedule@pretrain.schedule"}
+NESTED = {group: f"{group}@pretrain.{group}" for group in ("optimizer", "schedule", "averaging")}
 OPTIONS = [
     (group, path.stem)
     for group in (*GROUPS, *NESTED, "experiment", "debug")
@@ -44,7 +44,7 @@ def settings(*overrides: str) -> dict[str, Any]:
 
 def test_every_folder_of_configs_is_a_group_that_is_tested() -> None:
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, *NESTED, "experiment", "debug", "hydra"}
+    assert folders == {*GROUPS, *NESTED, "experiment", "debug", "hydra", "search"}  # search: in test_search.py
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -52,7 +52,7 @@ def test_wheel_carries_every_config(distributions: Path) -> None:
     pages = [path for ending in ("html", "css", "js") for path in (ROOT / "birthplace_lm").rglob(f"*.{ending}")]
     assert {path.name for path in pages} >= {"attention_page.html", "page.html", "page.css", "page.js"}
     assert here | {path.relative_to(ROOT).as_posix() for path in pages} <= inside
-    assert {name.split("/")[0].split("-")[0] for name in inside} == {"birthplace_lm"}
+    assert {name.split("/")[0].split("-")[0] for name in inside} == {"birthplace_lm", "hydra_plugins"}
 
 
 def test_source_distribution_can_be_tested(distributions: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import ask, evaluate
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.evaluation.exact_match import read_predictions
@@ -249,6 +250,36 @@ def test_a_folder_that_is_no_run(command: Any, tmp_path: Path, capsys: pytest.Ca
     assert stopped.value.code == 2 and "is no run folder" in capsys.readouterr().err
 
 
+class Weights(pl.Callback):
+    """The weights after every step, as training left them."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *arguments: Any) -> None:
+        self.seen.append({name: value.clone() for name, value in pl_module.transformer.state_dict().items()})
+
+
+def test_averaged_weights_are_those_of_the_formula_and_resumption_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    averaged = ("stages=[pretrain]", "averaging@pretrain.averaging=ema", "pretrain.averaging.decay=0.8")
+    weights, choices = Weights(), {"attention": "vanilla"}
+    folder = run(composed(*TINY, f"paths.runs={tmp_path}", *averaged), choices, callbacks=[weights]).folder
+    expected = weights.seen[0]
+    for seen in weights.seen[1:]:
+        expected = {name: 0.8 * average + 0.2 * seen[name] for name, average in expected.items()}
+    found = folder.load_model("pretrain").state_dict()
+    assert len(weights.seen) > 10 and all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    assert not all(torch.allclose(found[name], value, atol=1e-4) for name, value in weights.seen[-1].items())
+    stop_at(monkeypatch, 5)
+    with pytest.raises(UnfinishedError):
+        tiny_run(tmp_path / "again", *averaged)
+    monkeypatch.undo()
+    again = tiny_run(tmp_path / "again", *averaged)
+    assert again.stage("pretrain").weights.read_bytes() == folder.stage("pretrain").weights.read_bytes()
+
+
 # --------------------------------------------------------------------------------------------------- exact resumption
 
 PROGRAM = """
@@ -358,17 +389,20 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert_same(final_state(tmp_path), uninterrupted)
 
 
-def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from birthplace_lm.checkpoints import CheckpointEvery
-
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """As if a signal came in this step."""
     original = CheckpointEvery.on_train_batch_end
 
-    def stop_at_three(self: CheckpointEvery, trainer: Any, *arguments: Any) -> None:
-        if trainer.global_step == 3:
+    def stopping(self: CheckpointEvery, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == step:
             self.request()
         original(self, trainer, *arguments)
 
-    monkeypatch.setattr(CheckpointEvery, "on_train_batch_end", stop_at_three)
+    monkeypatch.setattr(CheckpointEvery, "on_train_batch_end", stopping)
+
+
+def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 3)
     with pytest.raises(UnfinishedError, match="pretrain stopped at step 3 of"):
         tiny_run(tmp_path)
     monkeypatch.undo()

@@ -8,6 +8,7 @@ from birthplace_lm.attention_maps import UnreadableError
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.lightning_modules import NonFiniteLossError
+from birthplace_lm.ranks import RankError
 from birthplace_lm.runs import RunInUseError
 from birthplace_lm.stages import UnfinishedError
 from birthplace_lm.storage import ArchitectureMismatchError, DamagedCheckpointError
@@ -19,6 +20,7 @@ _TOLD = (
     CorpusError,
     DamagedCheckpointError,
     NonFiniteLossError,
+    RankError,
     RunInUseError,
     UnfinishedError,
     UnknownCharacterError,

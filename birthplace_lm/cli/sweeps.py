@@ -6,24 +6,34 @@ travels to them in the environment.
 """
 
 import json
+import logging
 import os
+import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from birthplace_lm.composing import ConfigError
+from birthplace_lm.ranks import own_rank, wanted_ranks
+
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
 
 
 class SweepRecord(Callback):
-    """Makes the file in the runs folder before the first job starts."""
+    """Makes the file in the runs folder before the first job starts; of a sweep on several ranks the first does."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with suppress(ConfigError):  # which the jobs will tell
+            if (rank := own_rank(wanted_ranks(config.trainer))) and rank.rank:
+                logging.disable(logging.INFO)  # what Hydra tells of every job
+                return
         folder = Path(config.paths.runs).resolve() / ".sweeps"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}.jsonl"
@@ -31,12 +41,13 @@ class SweepRecord(Callback):
         os.environ[RECORD] = str(path)
 
 
-def noted(job: Callable[[], Any], overrides: Sequence[str]) -> None:
-    """Carry out one job of a sweep and note how it ended; an error is noted and printed, not raised.
+def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
+    """Carry out one job of a sweep, note how it ended and return that; an error is noted and printed, not raised.
 
     The job returns something with a `folder` and with `trained`, which says whether there was anything to do.
     """
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.stages import UnfinishedError
 
     started = time.monotonic()
     row: dict[str, Any] = {"overrides": list(overrides), "status": "interrupted"}
@@ -46,15 +57,22 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> None:
         row |= {"status": "done" if done.trained else "skipped", "folder": str(done.folder.root)}
         row["exact_match"] = done.folder.metrics().get("dev", {}).get("exact_match")
     except Exception as error:
-        row |= {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        ended = "interrupted" if isinstance(error, UnfinishedError) else "failed"
+        row |= {"status": ended, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
     finally:
         row["minutes"] = (time.monotonic() - started) / 60
-        with open(os.environ[RECORD], "a", encoding="utf-8") as record:
-            record.write(json.dumps(row, ensure_ascii=False) + "\n")  # one short write: lines of two jobs never mix
+        add_row(row)
+    return str(row["status"])
+
+
+def add_row(row: Mapping[str, Any]) -> None:
+    """Put a job's row into the sweep's file."""
+    with open(os.environ[RECORD], "a", encoding="utf-8") as record:
+        record.write(json.dumps(row, ensure_ascii=False) + "\n")  # one short write: lines of two jobs never mix
 
 
 def print_summary() -> int:
-    """Print the table of the sweep that just ended, if there was one; 1 if one of its jobs failed, else 0.
+    """Print the table of the sweep that just ended, if there was one; 1 unless all its jobs came to their end, else 0.
 
     The title holds the overrides that all jobs share, a job's row its own.
     """
@@ -85,4 +103,7 @@ def print_summary() -> int:
         status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed", "interrupted")
     }
     print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f"; noted in {path}")
-    return int(counts["failed"] > 0)
+    folders = [Path(row["folder"]) for row in rows if "folder" in row]
+    for runs in sorted({folder.parent for folder in folders if any(folder.glob("wandb/offline-run-*"))}):
+        print(f"wandb: to upload what was kept here of all jobs: wandb sync {shlex.quote(str(runs))}/*/wandb")
+    return int(counts["failed"] + counts["interrupted"] > 0)

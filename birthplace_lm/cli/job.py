@@ -1,0 +1,48 @@
+"""One job of a sweep on a cluster: `python -m birthplace_lm.cli.job SWEEP/3.yaml`, as the batch script says it.
+
+The file is the whole configuration, composed when the sweep was launched: what is changed in configs/ while a job waits
+or is queued again does not reach it. Its end is noted in the file that the environment names (see sweeps.py).
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from birthplace_lm.cli.ranks import carry_out
+from birthplace_lm.cli.sweeps import RECORD
+from birthplace_lm.composing import load_config
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Carry out the job; exit status 1 unless it came to its end, so that Slurm's own accounting shows it, too."""
+    (name,) = sys.argv[1:] if arguments is None else arguments
+    file = Path(name)
+    sweep = json.loads((file.parent / "sweep.json").read_text(encoding="utf-8"))
+    overrides = sweep["tasks"][file.stem]["overrides"]
+    _compare_commits(sweep["commit"])
+    sys.argv = ["birthplace-train", *overrides]  # what the run's provenance is to say: the command that repeats it
+    settings = load_config(file)
+    carry_out(OmegaConf.create(settings), settings["choices"], [], overrides)
+    sys.exit(0 if _ended_well() else 1)
+
+
+def _compare_commits(launched: str | None) -> None:
+    from birthplace_lm.provenance import provenance
+
+    now = provenance("")["commit"]
+    if now != launched:
+        print(f"warning: launched at commit {launched}, the code is now at {now}", file=sys.stderr)
+
+
+def _ended_well() -> bool:
+    """What was noted last; a rank beside the first notes nothing, and srun tells Slurm the worst of all."""
+    record = Path(os.environ.get(RECORD, os.devnull))
+    rows = record.read_text(encoding="utf-8").splitlines()
+    return not rows or json.loads(rows[-1])["status"] in ("done", "skipped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""hydra/launcher=slurm: a sweep as one Slurm array, watched until it ends.
+
+What is submitted is a batch script that one can read, and a configuration file for each job, in runs/.sweeps/<sweep>/.
+submitit, which Hydra's Slurm launcher is made of, pickles the job instead: loading such a file runs what it holds, and
+its way of requeueing takes a signal and a state of its own. Here a job is a plain command, a requeue is that command
+again, and the same command again goes on where the run stopped, as everywhere in this package. Nothing to install.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from birthplace_lm.cli.slurm_batch import ranges, script
+from birthplace_lm.cli.slurm_queue import ENDED, SlurmError, check_there, states, submit
+from birthplace_lm.cli.sweeps import RECORD, add_row
+
+if TYPE_CHECKING:
+    from birthplace_lm.cli.slurm_tasks import Task
+
+
+class SlurmSweep(Launcher):
+    """Submits the jobs of a sweep that are not finished, waits for them, and notes how each ended.
+
+    `sbatch` holds options of that command by their own names (underscores for dashes), `before` shell lines that a job
+    begins with. At most `parallel` jobs run at once. `warning_seconds` before its time is over a job saves and is
+    queued again, until it was restarted `requeues` times. The states are looked at every `poll_seconds`.
+    A job that an earlier command left in the queue is waited for, not submitted twice.
+    """
+
+    def __init__(
+        self,
+        sbatch: Mapping[str, Any],
+        before: Sequence[str],
+        parallel: int | None,
+        requeues: int,
+        warning_seconds: int,
+        poll_seconds: float,
+    ) -> None:
+        self.sbatch, self.before = dict(sbatch), list(before)
+        self.parallel, self.requeues = parallel, requeues
+        self.warning_seconds, self.poll_seconds = warning_seconds, poll_seconds
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what Hydra hands to a launcher."""
+        self.context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Carry out a batch of jobs; what became of each stands in the sweep's record, so all return nothing."""
+        try:
+            check_there()
+            from birthplace_lm.cli.errors import in_plain_words  # which brings torch, so not before there is something
+
+            with in_plain_words():
+                self._launch([list(overrides) for overrides in job_overrides], initial_job_idx)
+        except SlurmError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+    def _launch(self, job_overrides: list[list[str]], first: int) -> None:
+        from birthplace_lm.cli.slurm_tasks import Task, left_behind
+
+        folder = Path(os.environ[RECORD]).with_suffix("")
+        if first:  # of a sweep in batches: each has a folder of its own
+            folder = folder.with_name(f"{folder.name}-{first}")
+        tasks = [Task(number, overrides, folder) for number, overrides in enumerate(job_overrides)]
+        for task in tasks:
+            task.look(*self._composed(task))
+        earlier = left_behind(folder.parent)
+        for task in tasks:
+            task.array, task.number, task.base = earlier.get(task.run, (task.array, task.number, task.base))
+        self._submit([task for task in tasks if not task.row and not task.array], folder)
+        self._wait(tasks)
+
+    def _composed(self, task: "Task") -> tuple[dict[str, Any], list[str]]:
+        """The settings of a job as Hydra composes them now, and the groups that its overrides name."""
+        from birthplace_lm.cli.train import choices_of
+        from birthplace_lm.composing import plain
+
+        config = self.context.config_loader.load_sweep_config(self.config, task.overrides)
+        with open_dict(config):
+            config.hydra.job.num, config.hydra.job.id = task.number, str(task.number)
+        HydraConfig.instance().set_config(config)
+        choices, chosen = choices_of(HydraConfig.get())
+        with open_dict(config):
+            del config["hydra"]
+        return {**plain(config), "choices": choices}, chosen
+
+    def _submit(self, tasks: list["Task"], folder: Path) -> None:
+        from birthplace_lm.cli.slurm_tasks import note_sweep
+
+        if not tasks:
+            return
+        file = folder / "array.sh"
+        numbers = [task.number for task in tasks]
+        text = script(folder, numbers, self.sbatch, self.before, self.parallel, self.requeues, self.warning_seconds)
+        file.write_text(text, encoding="utf-8")
+        note_sweep(folder, tasks, None)
+        array = submit(file)
+        note_sweep(folder, tasks, array)
+        for task in tasks:
+            task.array = array
+        print(f"Slurm array {array}: {len(tasks)} jobs submitted by {file}", flush=True)
+
+    def _wait(self, tasks: list["Task"]) -> None:
+        """Until every job has ended; each is noted as it ends, so that an interrupted command has a table, too."""
+        for task in tasks:
+            if task.row:
+                add_row(task.row)
+        waiting = [task for task in tasks if not task.row]
+        try:
+            said = ""
+            while waiting:
+                said = _tell(tasks, said)
+                time.sleep(self.poll_seconds)
+                waiting = _end(waiting)
+            _tell(tasks, said)
+            print(end="\n" if sys.stdout.isatty() else "")
+        except KeyboardInterrupt:
+            print(
+                f"\n{len(waiting)} jobs go on without this command, and the same command again waits for them. "
+                f"To cancel them, saved as they then are:\n  scancel {_names(waiting)}",
+                flush=True,
+            )
+            sys.exit(130)
+
+
+class SweepsOnly(Callback):
+    """Refuses single runs: Hydra carries these out by itself, here and now, which is not what was asked for."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        print("error: hydra/launcher=slurm is for sweeps, also of one job: add --multirun (-m)", file=sys.stderr)
+        sys.exit(2)
+
+
+def _end(waiting: list["Task"]) -> list["Task"]:
+    """Ask for the states, note the jobs that have ended; those that go on."""
+    known = {array: states(array) for array in {task.array for task in waiting}}
+    for task in waiting:
+        found = known[task.array]
+        task.state = "WITHOUT NEWS, AS SLURM DOES NOT ANSWER" if found is None else found.get(task.number, "UNKNOWN")
+        if task.state in ENDED or task.state == "UNKNOWN":
+            task.close()
+            add_row(task.row)
+    return [task for task in waiting if not task.row]
+
+
+def _tell(tasks: list["Task"], said: str) -> str:
+    """Print how many jobs are in which state, if that is another sentence than the one said last; the sentence."""
+    counts = Counter(task.row["status"] if task.row else task.state.lower() for task in tasks)
+    text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    ends = [end for task in tasks if not task.row and task.state == "RUNNING" and (end := task.ends())]
+    live = sys.stdout.isatty()
+    from birthplace_lm.report.progress import clock
+
+    if live or text != said:
+        time_left = f"; the last that runs ends about {clock(max(ends))}" if ends else ""
+        print(f"\r\033[K{text}{time_left}" if live else f"{text}{time_left}", end="" if live else "\n", flush=True)
+    return text
+
+
+def _names(tasks: list["Task"]) -> str:
+    """Tasks as scancel takes them from a shell: '12_[0-3,7]'."""
+    arrays = sorted({task.array for task in tasks})
+    return " ".join(f"'{a}_[{ranges([task.number for task in tasks if task.array == a])}]'" for a in arrays)

@@ -1,0 +1,107 @@
+"""The jobs of a sweep as tasks of Slurm arrays: which need to run, which run already, how they end."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from birthplace_lm.cli.slurm_queue import waiting_or_running
+from birthplace_lm.composing import save_config
+from birthplace_lm.corpus import MissingCorpusError
+from birthplace_lm.jobs import prepare
+from birthplace_lm.provenance import provenance
+from birthplace_lm.report.progress import status
+from birthplace_lm.runs import RunFolder, read_json, write_json
+
+_DIED = ("BOOT_FAIL", "COMPLETED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY")  # if nothing was noted: not ended by anybody
+_LATE = 10.0  # seconds after which a file that another machine has written can be seen here
+
+
+@dataclass
+class Task:
+    """One job: number `number` of the array `array`, once it is submitted, with its files in `base`.
+
+    `run` is the run's folder, None where it cannot be told here since the data lie elsewhere. `row` is what the sweep's
+    table says of the job, once that is known; `state` is Slurm's word for it.
+    """
+
+    number: int
+    overrides: list[str]
+    base: Path
+    array: str = ""
+    run: Path | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+    state: str = "PENDING"
+
+    def look(self, settings: dict[str, Any], chosen: Sequence[str]) -> None:
+        """Prepare the run without running it: a finished one and one that cannot work have their row at once."""
+        row = {"overrides": self.overrides, "minutes": 0.0}
+        try:
+            job = prepare(settings, chosen)
+        except MissingCorpusError:  # perhaps only the nodes see the data
+            pass
+        except (ValueError, OSError) as error:  # ConfigError and CorpusError among them
+            self.row = {**row, "status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            return
+        else:
+            self.run = job.folder.root.resolve()
+            metrics = job.folder.metrics()
+            scored = "rows" in metrics or "evaluate" not in settings["stages"]
+            if scored and all(job.folder.stage(stage).finished for stage in job.steps):
+                share = metrics.get("dev", {}).get("exact_match")
+                self.row = {**row, "status": "skipped", "folder": str(job.folder.root), "exact_match": share}
+                return
+        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        save_config(settings, self.base / f"{self.number}.yaml")
+
+    def ends(self) -> datetime | None:
+        """About when the run will be trained, if that can be told."""
+        try:
+            return status(RunFolder(self.run)).ends if self.run else None
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):  # files that are just being made
+            return None
+
+    def close(self) -> None:
+        """Make the row from what the job noted of itself; Slurm's state stands for a last word that is missing."""
+        record = self.base / f"{self.number}.jsonl"
+        until = time.monotonic() + _LATE
+        while self.state == "COMPLETED" and not record.is_file() and time.monotonic() < until:
+            time.sleep(0.2)
+        text = record.read_text(encoding="utf-8") if record.is_file() else ""
+        rows = [json.loads(line) for line in text.splitlines()]  # one of each time that the job was started
+        ended = "failed" if self.state in _DIED else "interrupted"
+        self.row = rows[-1] if rows else {"status": ended}
+        self.row |= {"overrides": self.overrides, "minutes": sum(row["minutes"] for row in rows)}
+        if len(rows) > 1 and self.row["status"] == "skipped":  # it was trained by an earlier attempt
+            self.row["status"] = "done"
+        if self.row["status"] not in ("done", "skipped"):
+            said = f"{self.row['error']}; " if "error" in self.row else ""
+            self.row["error"] = f"{said}Slurm: {self.state}; log: {self.base / f'{self.number}.log'}"
+
+
+def note_sweep(base: Path, tasks: Sequence[Task], array: str | None) -> None:
+    """sweep.json: what was launched, from which commit, which task does what; the array's number once there is one."""
+    origin = provenance("")
+    write_json(
+        base / "sweep.json",
+        {
+            **{key: origin[key] for key in ("started", "command", "commit", "dirty")},
+            "array": array,
+            "tasks": {str(task.number): {"overrides": task.overrides, "run": str(task.run or "")} for task in tasks},
+        },
+    )
+
+
+def left_behind(sweeps: Path) -> Mapping[Path | None, tuple[str, int, Path]]:
+    """The run folders that tasks of earlier sweeps are to fill: (array, task, folder of the sweep) of each."""
+    alive = waiting_or_running()
+    found: dict[Path | None, tuple[str, int, Path]] = {}
+    for file in sweeps.glob("*/sweep.json"):
+        sweep = read_json(file)
+        for number, task in sweep["tasks"].items():
+            if task["run"] and (sweep["array"], int(number)) in alive:
+                found[Path(task["run"])] = (sweep["array"], int(number), file.parent)
+    return found
