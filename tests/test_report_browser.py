@@ -1,12 +1,11 @@
 """The report's page in a real browser: opened from disk, sorted, searched, paged, turned dark, and read on a phone.
 
 Skipped, with the reason, where Playwright for Python or a Chromium is missing: `pip install -e ".[browser]"` and
-`apt-get install chromium`, say. BIRTHPLACE_AXE_JS names a file axe.min.js (`npm pack axe-core`) for the last test.
+`apt-get install chromium`, say.
 """
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from birthplace_lm.replacing import replace_file
-from birthplace_lm.report import page
+from birthplace_lm.report import page, tables
 from birthplace_lm.report.collecting import collect
 from birthplace_lm.report.comparing import compare
 from tests.test_report import finished
@@ -103,12 +102,13 @@ def test_a_table_is_sorted_by_pointer_and_by_keyboard(opened: Opened) -> None:
     opened.page.keyboard.press("Enter")
     shares = [float(row[2].rstrip("%")) for row in opened.rows(table)]
     assert header.get_attribute("aria-sort") == "ascending" and shares == sorted(shares)
-    other = opened.page.locator(f"{table} thead th").nth(5)
+    p, points_of = tables.HEADER.index("p"), tables.HEADER.index("against baseline")
+    other = opened.page.locator(f"{table} thead th").nth(p)
     other.get_by_role("button").click()
     assert header.get_attribute("aria-sort") is None and other.get_attribute("aria-sort")
-    assert [row[5] for row in opened.rows(table)][-1] == "–"  # without a value: last
-    opened.page.locator(f"{table} thead th").nth(4).get_by_role("button").click()
-    *points, missing = [row[4].split()[0] for row in opened.rows(table)]
+    assert [row[p] for row in opened.rows(table)][-1] == "–"  # without a value: last
+    opened.page.locator(f"{table} thead th").nth(points_of).get_by_role("button").click()
+    *points, missing = [row[points_of].split()[0] for row in opened.rows(table)]
     assert missing == "–" and points == sorted(points, key=float, reverse=True) and float(points[-1]) < 0
     assert sorted(opened.rows(table)) == sorted(before)
 
@@ -188,12 +188,10 @@ def test_without_scripts_the_results_are_there(browser: Any, report: Path) -> No
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 380)])
 def test_axe_finds_nothing_serious(browser: Any, report: Path, scheme: str, width: int) -> None:
-    script = os.environ.get("BIRTHPLACE_AXE_JS")
-    if not script:
-        pytest.skip("BIRTHPLACE_AXE_JS does not name axe.min.js")
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
     found = Opened(browser, report, width, scheme, bypass_csp=True)
     found.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    found.page.add_script_tag(path=script)
+    found.page.add_script_tag(path=Path(axe.__file__).with_name("axe.min.js"))
     violations = found.page.evaluate("axe.run()")["violations"]
     assert [(one["impact"], one["id"], one["nodes"][0]["html"][:200]) for one in violations] == []
     found.page.close()
