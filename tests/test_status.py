@@ -135,6 +135,7 @@ def test_a_long_history_is_read_from_its_end(tmp_path: Path) -> None:
 def test_what_is_no_run_is_named_and_left_out(tmp_path: Path) -> None:
     done(tmp_path, "good")
     (tmp_path / "notes").mkdir()
+    (tmp_path / ".search").mkdir()  # what a search keeps beside its runs
     (begun(tmp_path, "half") / "vocabulary.json").unlink()
     (begun(tmp_path, "damaged") / "progress.json").write_text('{"stage": "pre')
     (begun(tmp_path, "foreign") / "config.yaml").write_text("task: translation\n")

@@ -42,7 +42,7 @@ def statuses(place: Path) -> tuple[list[RunStatus], list[str]]:
             found.append(status(RunFolder(root)))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             left_out.append(f"{root}: not a run that this version can read ({type(error).__name__}: {error})")
-    beside = [] if place in roots else [path for path in sorted(place.glob("*/")) if path.is_dir()]
+    beside = [] if place in roots else [path for path in sorted(place.glob("[!.]*/")) if path.is_dir()]
     for path in beside:
         if not any(path == root or path in root.parents for root in roots):
             left_out.append(f"{path}: no run folder (config.yaml or vocabulary.json is missing)")
