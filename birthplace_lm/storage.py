@@ -135,9 +135,14 @@ def _metadata_sorted(data: bytes) -> bytes:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors' bytes begin aligned
+    text = _header_text(header)
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def _header_text(header: Mapping[str, Any]) -> bytes:
+    """A header as it is written, without blanks but those behind it, where the tensors' bytes begin aligned."""
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -145,9 +150,12 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = parse_safetensors(data)
         (header_length,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + header_length]).get("__metadata__", {})
+        header = json.loads(data[8 : 8 + header_length])
+        metadata = dict(header.get("__metadata__", {}))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DamagedCheckpointError(path, f"{len(data)} bytes that are not safetensors: {error}") from error
+    if _header_text(header) != data[8 : 8 + header_length]:  # the digest is over what is read, so blanks are not in it
+        raise DamagedCheckpointError(path, "its header is not as it was written")
     expected = metadata.pop(_DIGEST, "none")
     if (found := _digest_of(tensors, metadata)) != expected:
         raise DamagedCheckpointError(path, f"sha256 of the content {found[:12]}…, stored {expected[:12]}…")

@@ -3,7 +3,6 @@
 import math
 import os
 import random
-import re
 import signal
 import struct
 from collections import OrderedDict
@@ -147,11 +146,22 @@ def test_every_single_flipped_bit_is_noticed(tmp_path: Path) -> None:
     assert identical(load_tree(path), small_tree())
 
 
+def test_another_blank_behind_the_header_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    for length in range(8):  # until some header needs blanks to end aligned
+        save_tree(path, {"a" * length: torch.zeros(2)})
+        whole = path.read_bytes()
+        end = 8 + int.from_bytes(whole[:8], "little")
+        if whole[end - 1 : end] == b" ":
+            break
+    path.write_bytes(whole[: end - 1] + b"\t" + whole[end:])
+    with pytest.raises(DamagedCheckpointError, match="header is not as it was written"):
+        load_tree(path)
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_damaged_files_are_noticed_unless_they_hold_what_was_written(
-    data: st.DataObject, tmp_path_factory: Any
-) -> None:
+def test_truncated_extended_and_overwritten_files_are_noticed(data: st.DataObject, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.ckpt"
     save_tree(path, small_tree())
     whole = path.read_bytes()
@@ -159,12 +169,11 @@ def test_damaged_files_are_noticed_unless_they_hold_what_was_written(
     tail = data.draw(st.binary(max_size=20))
     damaged = whole[:cut] + tail + (whole[cut + len(tail) :] if data.draw(st.booleans()) else b"")
     path.write_bytes(damaged)
-    try:
-        found = load_tree(path)
-    except DamagedCheckpointError as error:
-        assert re.search(r"damaged\.ckpt.*run the same command again", str(error), re.DOTALL)
-    else:  # the file as it was, or with other blanks between the parts of its header
-        assert identical(found, small_tree())
+    if damaged == whole:
+        load_tree(path)
+        return
+    with pytest.raises(DamagedCheckpointError, match=r"damaged\.ckpt.*run the same command again"):
+        load_tree(path)
 
 
 def test_other_kinds_of_file_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:
