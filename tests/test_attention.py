@@ -527,7 +527,7 @@ def test_it_comes_back_from_a_run_folder_to_the_last_bit(attention: str, positio
 def test_dropout_on_weights_differs_from_row_to_row_of_the_batch() -> None:
     """Also where the scores are the same for all rows."""
     module = roughened(tiny("synthesizer_random", dropout=0.5)).train().blocks[0].attention
-    one, other = module.weights(module.scores(torch.zeros(2, 20, 16), 0, None), torch.ones(20, 20).bool(), 2)
+    one, other = module.weights(module.scores(torch.zeros(2, 20, 16), 0, None), torch.zeros(20, 20), 2)
     assert not torch.equal(one, other)
 
 

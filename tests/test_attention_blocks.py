@@ -1,4 +1,4 @@
-"""Long sequences are computed by blocks of rows: the same function, with no block seeing more than it may."""
+"""Long sequences are computed tile by tile: the same function, with no tile seeing more than it may."""
 
 import pytest
 import torch
@@ -26,23 +26,26 @@ def outputs_and_gradients(attention: str, positions: str) -> list[Tensor]:
     return found
 
 
+@pytest.mark.parametrize("texts", [1, 2, 3])
 @pytest.mark.parametrize(("attention", "positions"), KINDS)
-def test_blocks_change_nothing(attention: str, positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_change_nothing(attention: str, positions: str, texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = outputs_and_gradients(attention, positions)
     for module in (scores, sliding_window):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
-    blocks = outputs_and_gradients(attention, positions)
-    assert len(whole) == len(blocks) > 2
-    for one, other in zip(whole, blocks, strict=True):
+    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", texts * 4 * 5 * LENGTH)  # four heads
+    tiles = outputs_and_gradients(attention, positions)
+    assert len(whole) == len(tiles) > 2
+    for one, other in zip(whole, tiles, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("attention", "positions"), KINDS)
-def test_blocks_are_causal_and_go_on_from_a_cache(
+def test_tiles_are_causal_and_go_on_from_a_cache(
     attention: str, positions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (scores, sliding_window):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", 2 * 4 * 5 * LENGTH)  # two texts of the three, then one
     model = roughened(tiny(attention, positions, knobs=SHORT.get(attention))).double().eval()
     x = torch.randint(0, 20, (3, LENGTH), generator=torch.Generator().manual_seed(1))
     before = model(x)

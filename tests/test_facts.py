@@ -12,7 +12,7 @@ import torch
 
 from birthplace_lm.benchmarks import facts
 from birthplace_lm.benchmarks.arithmetic import count, forward_backward
-from birthplace_lm.cli import bench
+from birthplace_lm.cli import bench, bench_parts
 from birthplace_lm.transformer import Transformer
 from tests.helpers import VARIANTS, tiny
 
@@ -58,7 +58,7 @@ FORMULAS: dict[str, Callable[[int], float]] = {
     "sliding_window": lambda t: layers(t, D, D, D, D) + 14 * D * t * t,
     "linear": lambda t: layers(t, D, D, D, D) + scan(t, K, K + 1),
     "perceiver": lambda t: layers(t, D, D, D, D, H * LATENTS) + scan(t, K, LATENTS) + scan(t, LATENTS, K),
-    "additive": lambda t: layers(t, D, D, D, D) + matrix(t),
+    "additive": lambda t: layers(t, D, D, D, D) + matrix(t, 0) + 4 * t * t * D,
     "differential": lambda t: layers(t, D, D, D, D) + matrix(t),
     "talking_heads": lambda t: layers(t, D, D, D, D) + matrix(t) + 12 * H * H * t * t,
     "synthesizer": lambda t: layers(t, D, D, D) + matrix(t),
@@ -91,7 +91,7 @@ def test_what_is_no_product_is_counted_by_numbers_and_steps() -> None:
 
 
 def reference(attention: str) -> Transformer:
-    return bench._model_of(attention, "cs224n")(facts.VOCABULARY)
+    return bench_parts.model_of(attention, "cs224n")(facts.VOCABULARY)
 
 
 @pytest.mark.parametrize("attention", VARIANTS)

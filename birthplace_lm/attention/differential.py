@@ -23,8 +23,8 @@ class DifferentialWeights(AttentionWeights):
         first, second = (self.lambda_query * self.lambda_key).sum(dim=(1, 2)).exp()
         return first - second + self.lambda_init
 
-    def normalised(self, scores: Tensor, allowed: Tensor) -> Tensor:
-        first, second = super().normalised(scores, allowed).unflatten(1, (-1, 2)).unbind(2)  # (B, H, T, S) each
+    def normalised(self, scores: Tensor, mask: Tensor) -> Tensor:
+        first, second = super().normalised(scores, mask).unflatten(1, (-1, 2)).unbind(2)  # (B, H, T, S) each
         return first - self.subtracted * second
 
 

@@ -90,13 +90,13 @@ class AttentionWeights(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, scores: Tensor, allowed: Tensor, rows: int) -> Tensor:
-        """Scores (B or 1, H, T, S) and mask (T, S) to weights (B, H, T, S), whose rows sum to 1 before dropout."""
-        return self.dropout(self.normalised(scores, allowed).expand(rows, -1, -1, -1))
+    def forward(self, scores: Tensor, mask: Tensor, rows: int) -> Tensor:
+        """Scores (B or 1, H, T, S) and a mask (T, S) to add to weights (B, H, T, S), rows of sum 1 before dropout."""
+        return self.dropout(self.normalised(scores, mask).expand(rows, -1, -1, -1))
 
-    def normalised(self, scores: Tensor, allowed: Tensor) -> Tensor:
+    def normalised(self, scores: Tensor, mask: Tensor) -> Tensor:
         """The weights before dropout: what a variant with more than a softmax changes."""
-        return (scores + mask_of(allowed, scores.dtype)).softmax(dim=-1)
+        return (scores + mask.to(scores.dtype)).softmax(dim=-1)
 
 
 def listened_to(module: nn.Module) -> bool:
@@ -173,5 +173,5 @@ class FusedAttention(nn.Module):
         k, v = (part.repeat_interleave(self.n_heads // self.n_groups, dim=1) for part in (k, v))  # (B, H, S, K)
         scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, H, T, S)
         scores = scores if bias is None else scores + bias.to(scores.dtype)
-        allowed = causal(q.shape[2], k.shape[2], q.device, window)  # (T, S)
-        return self.weights(scores, allowed, len(q)) @ v  # (B, H, T, K)
+        mask = mask_of(causal(q.shape[2], k.shape[2], q.device, window), scores.dtype)  # (T, S)
+        return self.weights(scores, mask, len(q)) @ v  # (B, H, T, K)

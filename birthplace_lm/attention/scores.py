@@ -3,18 +3,20 @@
 A score module says how much position i wants of position j before the causal mask and the softmax:
 
     forward(x: (B, T, D), offset: int, cache: dict[str, Tensor] | None) -> (B or 1, H, T, S)
-    by_rows(x, offset, cache, size) -> the same in blocks of `size` rows, each as wide as its last row may see
+    tiles(x, offset, cache, texts, rows) -> the same by `texts` of the batch, and within them by `rows`, each block as
+        wide as its last row may see
     factors(x, offset, cache) -> (q, k, bias) with scores q·k + bias, where `factorized` says that there are such
 
-where the T rows of x stand at positions offset … offset + T - 1 and S = offset + T. Blocks leave most of the future
-uncomputed, and memory that is small is used again and again instead of being asked for; factors of several parts of a
-mixture become one product.
+where the T rows of x stand at positions offset … offset + T - 1 and S = offset + T. Tiles leave most of the future
+uncomputed, and are small enough to stay near the processor from the scores to the mixed values; factors of several
+parts of a mixture become one product.
 
-Legend: B batch, T new positions, S all positions so far, D width, H heads, K = D/H, ℓ longest sequence, n rows a
-block.
+Legend: B batch, T new positions, S all positions so far, D width, H heads, K = D/H, ℓ longest sequence, b texts and n
+rows a tile.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ from birthplace_lm.attention.heads import (
     causal,
     check_heads,
     listened_to,
+    mask_of,
     merge_heads,
     remember,
     seen_so_far,
@@ -33,29 +36,31 @@ from birthplace_lm.attention.heads import (
 from birthplace_lm.positions import Positions
 
 Factors = tuple[Tensor, Tensor, Tensor | None]  # q (B, H, T, M), k (B, H, S, M), bias (H, T, S) or None
-ROWS_AT_ONCE = 128  # asking positions in a block: the reference T; larger matrices cost more in memory than in sums
+ROWS_AT_ONCE = 128  # asking positions in a tile: the reference T; larger matrices cost more in memory than in sums
+NUMBERS_AT_ONCE = 2**18  # scores in a tile, a megabyte of float32, unless one text's rows are more
 
 
 class Scores(nn.Module):
-    """What a score module has to bring: its blocks; its factors if it has any."""
+    """What a score module has to bring: its tiles; its factors if it has any."""
 
     factorized = False
+    shared = False  # whether all texts of a batch have the same scores, (1, H, n, end)
 
     def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
         """All rows at once: (B or 1, H, T, S)."""
-        return next(self.by_rows(x, offset, cache, x.shape[1]))
+        return next(self.tiles(x, offset, cache, *x.shape[:2]))
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
-        """Rows by `size`: (B or 1, H, n, offset + rows so far)."""
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        """All rows of the first texts, then of the next: (b or 1, H, n, offset + rows so far) each."""
         raise NotImplementedError
 
     def factors(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Factors:
-        """The products behind `by_rows`. Either this or `by_rows` is called, not both: both write to the cache."""
+        """The products behind `tiles`. Either this or `tiles` is called, not both: both write to the cache."""
         raise NotImplementedError
 
 
 class ScoredAttention(nn.Module):
-    """weights(scores(x)) V, with the weights as a matrix in memory, computed by blocks of rows: O(HT²) for a text.
+    """weights(scores(x)) V, with the weights as a matrix in memory, computed tile by tile: O(HT²) for a text.
 
     `scores` is a score module; `weights` normalises what it says, by default with a softmax, and `head_norm` acts on
     every head's mixed values (B, H, T, K). Somebody who listens to `weights` gets them in one piece.
@@ -82,14 +87,35 @@ class ScoredAttention(nn.Module):
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
         offset = seen_so_far(cache, "v")
         v = remember(cache, "v", split_heads(self.value(x), self.n_heads))  # (B, H, S, K)
-        size = x.shape[1] if listened_to(self.weights) else ROWS_AT_ONCE
+        mixed = self.mixed(x, offset, cache, v)  # (B, H, T, K)
+        return self.output(merge_heads(self.head_norm(mixed)))  # (B, T, D)
+
+    def mixed(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, v: Tensor) -> Tensor:
+        """The values (B, H, S, K) as every new position weighs them: (B, H, T, K)."""
+        texts, rows = self._tile(x.shape[0], x.shape[1], v.shape[2])
+        tiles = self.scores.tiles(x, offset, cache, texts, rows)
+        begins = range(offset, v.shape[2], rows)
+        masks = [self._mask(begin, min(begin + rows, v.shape[2])) for begin in begins]  # (n, end) each
         mixed = []
-        for scores in self.scores.by_rows(x, offset, cache, size):
-            rows, end = scores.shape[-2:]
-            weights = self.weights(scores, causal(rows, end, x.device), len(x))  # (B, H, n, end)
-            mixed.append(_mixed(weights, v[:, :, :end]))
-        together = torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0]  # (B, H, T, K)
-        return self.output(merge_heads(self.head_norm(together)))  # (B, T, D)
+        for values in v.split(texts):
+            blocks = [
+                _mixed(self.weights(next(tiles), mask, len(values)), values[:, :, : mask.shape[1]]) for mask in masks
+            ]
+            mixed.append(torch.cat(blocks, dim=2))  # (b, H, T, K)
+        return torch.cat(mixed)
+
+    def _mask(self, begin: int, end: int) -> Tensor:
+        """What rows begin … end - 1 may see, to be added to their scores: (end - begin, end)."""
+        like = self.value.weight
+        return mask_of(causal(end - begin, end, like.device), like.dtype)
+
+    def _tile(self, n_texts: int, n_rows: int, n_all: int) -> tuple[int, int]:
+        """How many texts and rows at once: all when somebody listens, all texts when they share their scores."""
+        if listened_to(self.weights):
+            return n_texts, n_rows
+        rows = min(n_rows, ROWS_AT_ONCE)
+        fitting = max(1, NUMBERS_AT_ONCE // (self.n_heads * rows * n_all))
+        return n_texts if self.scores.shared else min(n_texts, fitting), rows
 
 
 def _mixed(weights: Tensor, v: Tensor) -> Tensor:
@@ -111,8 +137,8 @@ class QueryKeyScores(Scores):
         self.n_heads, self.positions = n_heads, positions
         self.query_key = nn.Linear(d_model, 2 * d_model)
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
-        return _products(*self.factors(x, offset, cache), size)
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        return _products(*self.factors(x, offset, cache), texts, rows)
 
     def factors(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Factors:
         """Scaled queries, all keys so far, both turned by their positions, and these positions' bias."""
@@ -138,11 +164,13 @@ class DenseScores(Scores):
         self.places = nn.Parameter(torch.empty(width, max_length).uniform_(-0.001, 0.001))  # B
         self.places_bias = nn.Parameter(torch.zeros(max_length))  # b₂
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
         hidden = split_heads(F.relu(self.hidden(x)), self.n_heads)  # (B, H, T, K)
-        for part in hidden.split(size, dim=2):
-            offset += part.shape[2]
-            yield part @ self.places[:, :offset] + self.places_bias[:offset]  # (B, H, n, offset)
+        for some in hidden.split(texts):
+            end = offset
+            for part in some.split(rows, dim=2):
+                end += part.shape[2]
+                yield part @ self.places[:, :end] + self.places_bias[:end]  # (b, H, n, end)
 
     def factors(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Factors:
         """The hidden units beside a 1 are the query, a column of B above its number of b₂ is the key of a place."""
@@ -158,19 +186,23 @@ class RandomScores(Scores):
     R ~ N(0, 0.02), so that it begins close to the average over all that is allowed.
     """
 
+    shared = True
+
     def __init__(self, n_heads: int, max_length: int):
         super().__init__()
         self.table = nn.Parameter(0.02 * torch.randn(n_heads, max_length, max_length))
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
-        return rows_of(self.table, offset, x.shape[1], size)
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        return tiles_of(self.table, x, offset, texts, rows)
 
 
-def rows_of(table: Tensor, offset: int, n_new: int, size: int) -> Iterator[Tensor]:
-    """The blocks of a table (H, ℓ, ℓ) for n_new rows from `offset` on: (1, H, n, offset + rows so far) each."""
-    for part in table[:, offset : offset + n_new].split(size, dim=1):
-        offset += part.shape[1]
-        yield part[None, :, :, :offset]
+def tiles_of(table: Tensor, x: Tensor, offset: int, texts: int, rows: int) -> Iterator[Tensor]:
+    """The rows of a table (H, ℓ, ℓ) at x (B, T, D) from `offset` on: (1, H, n, offset + rows so far), for all texts."""
+    parts = table[:, offset : offset + x.shape[1]].split(rows, dim=1)
+    ends = accumulate((part.shape[1] for part in parts), initial=offset)
+    blocks = [part[None, :, :, :end] for part, end in zip(parts, islice(ends, 1, None), strict=True)]
+    for _ in range(0, len(x), texts):
+        yield from blocks
 
 
 class MixtureScores(Scores):
@@ -181,21 +213,22 @@ class MixtureScores(Scores):
         self.parts = nn.ModuleList(parts)
         self.mix = nn.Parameter(torch.zeros(len(parts)))
         self.factorized = all(part.factorized for part in parts)
+        self.shared = all(part.shared for part in parts)
 
     @property
     def alpha(self) -> Tensor:
         """How much each part counts: (parts,), sums to 1."""
         return self.mix.softmax(dim=0)
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
-        """The parts that are products as one product, so that a large block is gone through once for all of them."""
-        blocks: list[Iterator[Tensor]] = [
-            map(a.mul, part.by_rows(x, offset, cache, size)) for a, part in self._weighted(factorized=False)
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        """The parts that are products as one product, so that a tile is gone through once for all of them."""
+        each: list[Iterator[Tensor]] = [
+            map(a.mul, part.tiles(x, offset, cache, texts, rows)) for a, part in self._weighted(factorized=False)
         ]
         if self._weighted(factorized=True):
-            blocks.append(_products(*self.factors(x, offset, cache), size))
-        for first, *others in zip(*blocks, strict=True):
-            yield sum(others, start=first)  # (B or 1, H, n, offset + rows so far)
+            each.append(_products(*self.factors(x, offset, cache), texts, rows))
+        for first, *others in zip(*each, strict=True):
+            yield sum(others, start=first)  # (b or 1, H, n, offset + rows so far)
 
     def factors(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Factors:
         """The factors of those parts that have some side by side, the queries times α."""
@@ -210,11 +243,13 @@ class MixtureScores(Scores):
         return [(a, part) for a, part in pairs if isinstance(part, Scores) and part.factorized == factorized]
 
 
-def _products(q: Tensor, k: Tensor, bias: Tensor | None, size: int) -> Iterator[Tensor]:
-    """q·k + bias by rows: (B, H, T, M), (B, H, S, M), (H, T, S) or None -> (B, H, n, offset + rows so far)."""
-    end = k.shape[2] - q.shape[2]
-    for begin in range(0, q.shape[2], size):
-        part = q[:, :, begin : begin + size]
-        end += part.shape[2]
-        scores = part @ k[:, :, :end].mT  # (B, H, n, end)
-        yield scores if bias is None else scores + bias[:, begin : begin + size, :end].to(scores.dtype)
+def _products(q: Tensor, k: Tensor, bias: Tensor | None, texts: int, rows: int) -> Iterator[Tensor]:
+    """q·k + bias tile by tile: (B, H, T, M), (B, H, S, M), (H, T, S) or None -> (b, H, n, offset + rows so far)."""
+    offset = k.shape[2] - q.shape[2]
+    for some, keys in zip(q.split(texts), k.split(texts), strict=True):
+        begin = 0
+        for part in some.split(rows, dim=2):
+            end = begin + part.shape[2]
+            scores = part @ keys[:, :, : offset + end].mT  # (b, H, n, offset + end)
+            yield scores if bias is None else scores + bias[:, begin:end, : offset + end].to(scores.dtype)
+            begin = end

@@ -19,13 +19,15 @@ class FactorizedDenseScores(Scores):
         self.blocks = nn.Linear(d_model, n_heads * a)  # F_A of all heads side by side
         self.within = nn.Linear(d_model, n_heads * b)  # F_B
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
         outer = split_heads(self.blocks(x), self.n_heads)[..., :, None]  # (B, H, T, a, 1)
         inner = split_heads(self.within(x), self.n_heads)[..., None, :]  # (B, H, T, 1, b)
-        for first, second in zip(outer.split(size, dim=2), inner.split(size, dim=2), strict=True):
-            offset += first.shape[2]
-            needed = math.ceil(offset / second.shape[-1])  # of the a rows of the grid
-            yield (first[..., :needed, :] * second).flatten(-2)[..., :offset]  # (B, H, n, offset)
+        for pair in zip(outer.split(texts), inner.split(texts), strict=True):
+            end = offset
+            for first, second in zip(*(part.split(rows, dim=2) for part in pair), strict=True):
+                end += first.shape[2]
+                needed = math.ceil(end / second.shape[-1])  # of the a rows of the grid
+                yield (first[..., :needed, :] * second).flatten(-2)[..., :end]  # (texts, H, n, end)
 
 
 class FactorizedDenseSynthesizerAttention(ScoredAttention):

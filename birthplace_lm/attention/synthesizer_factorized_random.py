@@ -13,15 +13,21 @@ from birthplace_lm.positions import Positions
 class FactorizedRandomScores(Scores):
     """R₁R₂ᵀ with trained R₁, R₂ (H, ℓ, k) ~ N(0, 0.1): not both near 0, where neither would learn."""
 
+    shared = True
+
     def __init__(self, n_heads: int, max_length: int, rank: int):
         super().__init__()
         self.rows = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))
         self.columns = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
-        for rows in self.rows[:, offset : offset + x.shape[1]].split(size, dim=1):
-            offset += rows.shape[1]
-            yield (rows @ self.columns[:, :offset].mT)[None]  # (1, H, n, offset)
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        end = offset
+        blocks = []
+        for part in self.rows[:, offset : offset + x.shape[1]].split(rows, dim=1):
+            end += part.shape[1]
+            blocks.append((part @ self.columns[:, :end].mT)[None])  # (1, H, n, end)
+        for _ in range(0, len(x), texts):
+            yield from blocks
 
 
 class FactorizedRandomSynthesizerAttention(ScoredAttention):

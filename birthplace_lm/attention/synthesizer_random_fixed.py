@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
-from birthplace_lm.attention.scores import ScoredAttention, Scores, rows_of
+from birthplace_lm.attention.scores import ScoredAttention, Scores, tiles_of
 from birthplace_lm.positions import Positions
 
 
 class FixedRandomScores(Scores):
     """R ~ N(0, std), (H, ℓ, ℓ), from a seed of its own: a buffer that moves with the model and is not in its state."""
+
+    shared = True
 
     def __init__(self, n_heads: int, max_length: int, seed: int, std: float):
         super().__init__()
@@ -19,8 +21,8 @@ class FixedRandomScores(Scores):
         table = std * torch.randn(n_heads, max_length, max_length, generator=draw)
         self.register_buffer("table", table, persistent=False)
 
-    def by_rows(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, size: int) -> Iterator[Tensor]:
-        return rows_of(self.get_buffer("table"), offset, x.shape[1], size)
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        return tiles_of(self.get_buffer("table"), x, offset, texts, rows)
 
 
 class FixedRandomSynthesizerAttention(ScoredAttention):

@@ -16,9 +16,9 @@ class TalkingWeights(AttentionWeights):
         self.before = nn.Parameter(torch.eye(n_heads))  # P_l
         self.after = nn.Parameter(torch.eye(n_heads))  # P_w
 
-    def normalised(self, scores: Tensor, allowed: Tensor) -> Tensor:
+    def normalised(self, scores: Tensor, mask: Tensor) -> Tensor:
         talked = torch.einsum("gh,bhts->bgts", self.before, scores)
-        return torch.einsum("gh,bhts->bgts", self.after, super().normalised(talked, allowed))
+        return torch.einsum("gh,bhts->bgts", self.after, super().normalised(talked, mask))
 
 
 class TalkingHeadsAttention(ScoredAttention):

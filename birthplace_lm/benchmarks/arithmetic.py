@@ -49,8 +49,8 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         out = function(*args, **(kwargs or {}))
         packet = function._overloadpacket
-        if packet in _FUSED:
-            self._count(*_FUSED[packet](args, kwargs or {}))
+        if packet in _OWN_COUNTS:
+            self._count(*_OWN_COUNTS[packet](args, kwargs or {}))
         elif packet in flop_registry:
             self._count(int(flop_registry[packet](*args, **(kwargs or {}), out_val=out)), 0)
         elif not function.is_view and packet.__name__ not in MOVES:
@@ -95,9 +95,11 @@ def _fused_backward(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int, i
 
 
 _aten = torch.ops.aten
-_FUSED: dict[Any, Callable[[Sequence[Any], dict[str, Any]], tuple[int, int]]] = {
+# What flop_registry does not know, and what it would count without the causal half: (products, elementwise).
+_OWN_COUNTS: dict[Any, Callable[[Sequence[Any], dict[str, Any]], tuple[int, int]]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _fused_forward,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _fused_backward,
+    _aten.mv: lambda args, kwargs: (2 * args[0].numel(), 0),  # a matrix and a vector
 }
 
 

@@ -1,6 +1,8 @@
 """One attention layer, forward and backward: what every variant takes against vanilla, measured and by its arithmetic.
 
-Where the two part, the time goes elsewhere than into arithmetic: into memory, or into many small operations.
+The arithmetic is told twice: by the number of operations, all alike, and by the time they take at this machine's own
+rates, since a processor does many times more multiplications a second in a matrix product than number by number. Where
+measured time and that part, it goes elsewhere than into arithmetic: into memory, or into many small operations.
 
 Legend: B batch, T time, D width, H heads.
 """
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from birthplace_lm.benchmarks.arithmetic import Arithmetic, count, forward_backward
+from birthplace_lm.benchmarks.matmul import MatmulRate
 from birthplace_lm.positions.learned import LearnedPositions
 
 BASELINE = "vanilla"
@@ -39,6 +42,34 @@ class Size:
         """Random numbers (B, T, D), like what a norm hands to a layer."""
         draw = torch.Generator().manual_seed(length)
         return torch.randn(self.rows(length), length, self.d_model, generator=draw)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations a second of this machine, measured: in the matrix products of a layer, and number by number."""
+
+    products: float
+    elementwise: float
+
+    @classmethod
+    def measured(cls, size: Size, repetitions: int = 5) -> "Rates":
+        """Products of the layer's projections; sums of 2¹⁶ numbers, few enough to stay near the processor."""
+        matmul = MatmulRate(nn.Linear(size.d_model, size.d_model), [size.tokens])
+        numbers = torch.rand(2**16)
+        pairs = [(matmul.measure(), _sums_a_second(numbers)) for _ in range(repetitions)]
+        return cls(*(median(rates) for rates in zip(*pairs, strict=True)))
+
+    def seconds(self, arithmetic: Arithmetic) -> float:
+        """How long so much arithmetic takes, nothing else being in the way."""
+        return arithmetic.products / self.products + arithmetic.elementwise / self.elementwise
+
+
+def _sums_a_second(numbers: Tensor, times: int = 100) -> float:
+    out = torch.empty_like(numbers)
+    begin = time.perf_counter()
+    for _ in range(times):
+        torch.add(numbers, numbers, out=out)
+    return times * numbers.numel() / (time.perf_counter() - begin)
 
 
 def kinds_of_layers(factory: Factory, size: Size, length: int) -> list[tuple[nn.Module, float]]:
@@ -103,6 +134,7 @@ def compare(
     Vanilla and the variant take turns, so that the machine's drift meets both; the ratio is the median of the pairs'.
     After `patience` seconds no further pair is begun, so that a slow variant is measured less often and not for hours.
     """
+    rates = Rates.measured(size)
     for length in lengths:
         x = size.inputs(length)
         vanilla = kinds_of_layers(factories[BASELINE], size, length)
@@ -111,7 +143,8 @@ def compare(
             layers = kinds_of_layers(factory, size, length)
             own = arithmetic_of(layers, x)
             pairs = _pairs(vanilla, layers, x, repetitions, patience)
-            yield _row(name, length, x.shape[0] * length, own, by_vanilla, pairs)
+            expected = (own.total / by_vanilla.total, rates.seconds(own) / rates.seconds(by_vanilla))
+            yield _row(name, length, x.shape[0] * length, expected, pairs)
             del layers  # before the next variant's are built
 
 
@@ -133,25 +166,33 @@ def _pairs(
 
 
 def _row(
-    name: str, length: int, tokens: int, own: Arithmetic, vanilla: Arithmetic, pairs: Sequence[tuple[float, float]]
+    name: str, length: int, tokens: int, expected: tuple[float, float], pairs: Sequence[tuple[float, float]]
 ) -> dict[str, Any]:
+    """`expected` is the ratio that the operations say, by their number and by their time."""
     measured = median(seconds / baseline for baseline, seconds in pairs)
-    expected = own.total / vanilla.total
+    by_number, by_time = expected
     return {
         "attention": name,
         "length": length,
         "microseconds_a_token": 1e6 * median(seconds for _, seconds in pairs) / tokens,
         "repetitions": len(pairs),
         "ratio": measured,
-        "arithmetic_ratio": expected,
-        "over_arithmetic": measured / expected,
+        "arithmetic_ratio": by_number,
+        "over_arithmetic": measured / by_number,
+        "arithmetic_time_ratio": by_time,
+        "over_arithmetic_time": measured / by_time,
     }
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table with a line a variant and a column a length: measured ratio, and in brackets what arithmetic says."""
+    """A line a variant, a column a length: measured ratio, in brackets what arithmetic says by number and by time."""
     lengths = sorted({row["length"] for row in rows})
-    cells = {(row["attention"], row["length"]): f"{row['ratio']:.2f} ({row['arithmetic_ratio']:.2f})" for row in rows}
+    cells = {
+        (row["attention"], row["length"]): (
+            f"{row['ratio']:.2f} ({row['arithmetic_ratio']:.2f}, {row['arithmetic_time_ratio']:.2f})"
+        )
+        for row in rows
+    }
     names = list(dict.fromkeys(row["attention"] for row in rows))
     lines = [
         f"| attention | {' | '.join(f'T = {length:,}' for length in lengths)} |",
