@@ -28,9 +28,10 @@ class Compared(torch.autograd.Function):
         ctx.save_for_backward(q, k, w)
         ctx.chunk = chunk
         scores = q.new_zeros(len(q), q.shape[1], k.shape[1])
+        e_q, e_k, one = (2 * q).exp(), (2 * k).exp(), q.new_ones(1)
         with torch.autocast(q.device.type, enabled=False):
             for rows, part, end in _tiles(q, k, chunk):
-                r = _reciprocals(q[rows, part], k[rows, :end])  # (b, c, s, K)
+                r = _reciprocals(one, e_q[rows, part], e_k[rows, :end])  # (b, c, s, K)
                 scores[rows, part, :end] = w.sum() - 2 * (r.flatten(0, 2) @ w).view(r.shape[:3])
         return scores
 
@@ -39,10 +40,11 @@ class Compared(torch.autograd.Function):
         """From the gradient of the scores, (B, n, S), to those of q, k and w."""
         (of_scores,) = gradients
         q, k, w = ctx.saved_tensors
+        e_q, e_k, one = (2 * q).exp(), (2 * k).exp(), q.new_ones(1)
         of_q, of_k, of_w = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(w)
         for rows, part, end in _tiles(q, k, ctx.chunk):
             g = of_scores[rows, part, :end].contiguous()  # (b, c, s)
-            r = _reciprocals(q[rows, part], k[rows, :end])
+            r = _reciprocals(one, e_q[rows, part], e_k[rows, :end])
             of_w += g.sum() - 2 * (g.flatten() @ r.flatten(0, 2))
             slopes = torch.addcmul(r, r, r, value=-1).mul_(g[..., None])
             of_q[rows, part] = slopes.sum(2)
@@ -61,9 +63,9 @@ def _tiles(q: Tensor, k: Tensor, chunk: int) -> Iterator[tuple[slice, slice, int
             yield slice(row, row + size), part, end
 
 
-def _reciprocals(q: Tensor, k: Tensor) -> Tensor:
-    """1/(1 + e^{2q} e^{2k}) for all pairs: (b, c, K), (b, s, K) -> (b, c, s, K)."""
-    return ((2 * q).exp()[:, :, None] * (2 * k).exp()[:, None]).add_(1).reciprocal_()
+def _reciprocals(one: Tensor, e_q: Tensor, e_k: Tensor) -> Tensor:
+    """1/(1 + e^{2q} e^{2k}) for all pairs, in two goes through memory: (b, c, K), (b, s, K) -> (b, c, s, K)."""
+    return torch.addcmul(one, e_q[:, :, None], e_k[:, None]).reciprocal_()
 
 
 class AdditiveScores(Scores):
