@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from birthplace_lm.attention import scores, sliding_window
+from birthplace_lm.attention import scored, sliding_window
 from tests.helpers import PAIRS, roughened, tiny
 
 KINDS = [pair for pair in PAIRS if pair[1] in {"learned", "rotary", "alibi"}]
@@ -30,9 +30,9 @@ def outputs_and_gradients(attention: str, positions: str) -> list[Tensor]:
 @pytest.mark.parametrize(("attention", "positions"), KINDS)
 def test_tiles_change_nothing(attention: str, positions: str, texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = outputs_and_gradients(attention, positions)
-    for module in (scores, sliding_window):
+    for module in (scored, sliding_window):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
-    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", texts * 4 * 5 * LENGTH)  # four heads
+    monkeypatch.setattr(scored, "NUMBERS_AT_ONCE", texts * 4 * 5 * LENGTH)  # four heads
     tiles = outputs_and_gradients(attention, positions)
     assert len(whole) == len(tiles) > 2
     for one, other in zip(whole, tiles, strict=True):
@@ -43,9 +43,9 @@ def test_tiles_change_nothing(attention: str, positions: str, texts: int, monkey
 def test_tiles_are_causal_and_go_on_from_a_cache(
     attention: str, positions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (scores, sliding_window):
+    for module in (scored, sliding_window):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
-    monkeypatch.setattr(scores, "NUMBERS_AT_ONCE", 2 * 4 * 5 * LENGTH)  # two texts of the three, then one
+    monkeypatch.setattr(scored, "NUMBERS_AT_ONCE", 2 * 4 * 5 * LENGTH)  # two texts of the three, then one
     model = roughened(tiny(attention, positions, knobs=SHORT.get(attention))).double().eval()
     x = torch.randint(0, 20, (3, LENGTH), generator=torch.Generator().manual_seed(1))
     before = model(x)

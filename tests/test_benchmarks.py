@@ -23,6 +23,13 @@ def test_both_ways_of_decoding_give_the_same_answers() -> None:
     assert figures["same_answers"] == figures["compared"] == 5
 
 
+def test_padding_is_no_part_of_an_answer_either_way() -> None:
+    model = tiny(vocabulary_size=len(TOKENIZER), block_size=128)
+    torch.nn.init.zeros_(model.head.weight)  # the first of equal ones is PAD, which an untrained model may write
+    figures = decoding.compare(model, TOKENIZER, [question.text for question in CORPUS.train], sample=3)
+    assert figures["same_answers"] == figures["compared"] == 3
+
+
 def test_attention_is_compared_with_vanilla(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, table = tmp_path / "attention.json", tmp_path / "attention.md"
     chosen = ["--attention", "linear", "hybrid", "--lengths", "16", "32", "--tokens", "32", "--repetitions", "2"]

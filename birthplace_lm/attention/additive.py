@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, remember, split_heads
-from birthplace_lm.attention.scores import ScoredAttention, Scores
+from birthplace_lm.attention.scored import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
 LIMIT = 40.0  # tanh(±40) is ±1 in float64 too, and exp(2·40) is still a number in float32

@@ -1,7 +1,8 @@
 """The dense synthesizer: a position's attention weights are computed from that position alone."""
 
 from birthplace_lm.attention.heads import check_no_scores_needed
-from birthplace_lm.attention.scores import DenseScores, ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scores import DenseScores
 from birthplace_lm.positions import Positions
 
 

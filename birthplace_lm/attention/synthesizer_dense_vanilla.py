@@ -1,6 +1,7 @@
 """The mixture D + V: what a position wants by place, and what it wants by content."""
 
-from birthplace_lm.attention.scores import DenseScores, MixtureScores, QueryKeyScores, ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scores import DenseScores, MixtureScores, QueryKeyScores
 from birthplace_lm.positions import Positions
 
 

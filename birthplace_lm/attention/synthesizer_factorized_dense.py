@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed, split_heads
-from birthplace_lm.attention.scores import ScoredAttention, Scores
+from birthplace_lm.attention.scored import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
-from birthplace_lm.attention.scores import ScoredAttention, Scores
+from birthplace_lm.attention.scored import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
 

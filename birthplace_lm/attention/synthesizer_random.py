@@ -1,7 +1,8 @@
 """The random synthesizer: attention weights are a trained table of places, the same for every text."""
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
-from birthplace_lm.attention.scores import RandomScores, ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scores import RandomScores
 from birthplace_lm.positions import Positions
 
 

@@ -1,7 +1,8 @@
 """The mixture R + D: two synthesizers, one that knows the asking position's content and one that knows its place."""
 
 from birthplace_lm.attention.heads import check_no_scores_needed
-from birthplace_lm.attention.scores import DenseScores, MixtureScores, RandomScores, ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scores import DenseScores, MixtureScores, RandomScores
 from birthplace_lm.positions import Positions
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
-from birthplace_lm.attention.scores import ScoredAttention, Scores, tiles_of
+from birthplace_lm.attention.scored import ScoredAttention, Scores
+from birthplace_lm.attention.scores import tiles_of
 from birthplace_lm.positions import Positions
 
 

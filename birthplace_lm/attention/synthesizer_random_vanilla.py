@@ -1,7 +1,8 @@
 """The mixture R + V: where things usually stand, and what stands there."""
 
 from birthplace_lm.attention.heads import check_heads
-from birthplace_lm.attention.scores import MixtureScores, QueryKeyScores, RandomScores, ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scores import MixtureScores, QueryKeyScores, RandomScores
 from birthplace_lm.positions import Positions
 
 

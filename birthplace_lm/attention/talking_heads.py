@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import AttentionWeights
-from birthplace_lm.attention.scores import QueryKeyScores, ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scores import QueryKeyScores
 from birthplace_lm.positions import Positions
 
 

@@ -1,0 +1,122 @@
+"""Attention whose weights stand in memory as a matrix, computed tile by tile, and what it asks of a score module.
+
+A score module says how much position i wants of position j before the causal mask and the softmax:
+
+    forward(x: (B, T, D), offset: int, cache: dict[str, Tensor] | None) -> (B or 1, H, T, S)
+    tiles(x, offset, cache, texts, rows) -> the same by `texts` of the batch, and within them by `rows`, each block as
+        wide as its last row may see
+    factors(x, offset, cache) -> (q, k, bias) with scores q·k + bias, where `factorized` says that there are such
+
+where the T rows of x stand at positions offset … offset + T - 1 and S = offset + T. Tiles leave most of the future
+uncomputed, and are small enough to stay near the processor from the scores to the mixed values; factors of several
+parts of a mixture become one product.
+
+Legend: B batch, T new positions, S all positions so far, D width, H heads, K = D/H, ℓ longest sequence, b texts and n
+rows a tile.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from birthplace_lm.attention.heads import (
+    AttentionWeights,
+    causal,
+    listened_to,
+    mask_of,
+    merge_heads,
+    remember,
+    seen_so_far,
+    split_heads,
+)
+
+Factors = tuple[Tensor, Tensor, Tensor | None]  # q (B, H, T, M), k (B, H, S, M), bias (H, T, S) or None
+ROWS_AT_ONCE = 128  # asking positions in a tile: the reference T; larger matrices cost more in memory than in sums
+NUMBERS_AT_ONCE = 2**18  # scores in a tile, a megabyte of float32, unless one text's rows are more
+
+
+class Scores(nn.Module):
+    """What a score module has to bring: its tiles; its factors if it has any."""
+
+    factorized = False
+    shared = False  # whether all texts of a batch have the same scores, (1, H, n, end)
+
+    def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
+        """All rows at once: (B or 1, H, T, S)."""
+        return next(self.tiles(x, offset, cache, *x.shape[:2]))
+
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        """All rows of the first texts, then of the next: (b or 1, H, n, offset + rows so far) each."""
+        raise NotImplementedError
+
+    def factors(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Factors:
+        """The products behind `tiles`. Either this or `tiles` is called, not both: both write to the cache."""
+        raise NotImplementedError
+
+
+class ScoredAttention(nn.Module):
+    """weights(scores(x)) V, with the weights as a matrix in memory, computed tile by tile: O(HT²) for a text.
+
+    `scores` is a score module; `weights` normalises what it says, by default with a softmax, and `head_norm` acts on
+    every head's mixed values (B, H, T, K). Somebody who listens to `weights` gets them in one piece.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        max_length: int,
+        dropout: float,
+        scores: Scores,
+        weights: AttentionWeights | None = None,
+        head_norm: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.n_heads, self.max_length = n_heads, max_length
+        self.scores = scores
+        self.weights = weights or AttentionWeights(dropout)
+        self.head_norm = head_norm or nn.Identity()
+        self.value = nn.Linear(d_model, d_model)
+        self.output = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
+        offset = seen_so_far(cache, "v")
+        v = remember(cache, "v", split_heads(self.value(x), self.n_heads))  # (B, H, S, K)
+        mixed = self.mixed(x, offset, cache, v)  # (B, H, T, K)
+        return self.output(merge_heads(self.head_norm(mixed)))  # (B, T, D)
+
+    def mixed(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, v: Tensor) -> Tensor:
+        """The values (B, H, S, K) as every new position weighs them: (B, H, T, K)."""
+        texts, rows = self._tile(x.shape[0], x.shape[1], v.shape[2])
+        tiles = self.scores.tiles(x, offset, cache, texts, rows)
+        begins = range(offset, v.shape[2], rows)
+        masks = [self._mask(begin, min(begin + rows, v.shape[2])) for begin in begins]  # (n, end) each
+        mixed = []
+        for values in v.split(texts):
+            blocks = [
+                _mixed(self.weights(next(tiles), mask, len(values)), values[:, :, : mask.shape[1]]) for mask in masks
+            ]
+            mixed.append(torch.cat(blocks, dim=2))  # (b, H, T, K)
+        return torch.cat(mixed)
+
+    def _mask(self, begin: int, end: int) -> Tensor:
+        """What rows begin … end - 1 may see, to be added to their scores: (end - begin, end)."""
+        like = self.value.weight
+        return mask_of(causal(end - begin, end, like.device), like.dtype)
+
+    def _tile(self, n_texts: int, n_rows: int, n_all: int) -> tuple[int, int]:
+        """How many texts and rows at once: all when somebody listens, all texts when they share their scores."""
+        if listened_to(self.weights):
+            return n_texts, n_rows
+        rows = min(n_rows, ROWS_AT_ONCE)
+        fitting = max(1, NUMBERS_AT_ONCE // (self.n_heads * rows * n_all))
+        return n_texts if self.scores.shared else min(n_texts, fitting), rows
+
+
+def _mixed(weights: Tensor, v: Tensor) -> Tensor:
+    """Weights (B, H, n, S) times values (B, H, S, K); one table for all rows of the batch is multiplied once."""
+    if len(v) == 1 or weights.stride(0) != 0:
+        return weights @ v
+    rows_beside_each_other = v.permute(1, 2, 0, 3).flatten(2)  # (H, S, B·K)
+    return (weights[0] @ rows_beside_each_other).unflatten(2, (len(v), -1)).permute(2, 0, 1, 3)  # (B, H, n, K)

@@ -1,0 +1,68 @@
+"""Ways that train in processes of their own: for the memory of one alone, and for several side by side."""
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+READY = "ready"
+
+
+class OwnProcess:
+    """A command that says `ready` when it has warmed up, begins at a line of input, and ends with a line of JSON."""
+
+    def __init__(self, command: Sequence[str], threads: int):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        self.command = command
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )  # fmt: skip
+
+    def wait_until_ready(self) -> None:
+        """Raises RuntimeError when it ends instead; its own message is on standard error by then."""
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.strip() == READY:
+                return
+        raise RuntimeError(f"{' '.join(self.command)} ended with status {self._process.wait()} before it was ready")
+
+    def go(self) -> None:
+        """Let it begin; one that has ended meanwhile says so in its report."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), b"\n")  # unbuffered: nothing is left to be written on closing
+
+    def report(self) -> dict[str, Any]:
+        """What it found out, once it has ended."""
+        assert self._process.stdout
+        out = self._process.stdout.read()
+        if status := self._process.wait():
+            raise RuntimeError(f"{' '.join(self.command)} ended with status {status}")
+        return json.loads(out.splitlines()[-1])
+
+    def end(self) -> None:
+        """Stop it where it stands, if it has not ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+
+
+def at_once(commands: Sequence[Sequence[str]], threads: int) -> list[dict[str, Any]]:
+    """Run commands side by side, begun at the same moment once all are ready; none outlives an error."""
+    processes: list[OwnProcess] = []
+    try:
+        for command in commands:
+            processes.append(OwnProcess(command, threads))
+        for process in processes:
+            process.wait_until_ready()
+        for process in processes:
+            process.go()
+        return [process.report() for process in processes]
+    finally:
+        for process in processes:
+            process.end()

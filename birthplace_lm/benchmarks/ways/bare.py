@@ -1,0 +1,41 @@
+"""This package's batches and model in a loop of ten lines: what its training costs without Lightning around it."""
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+
+from birthplace_lm.benchmarks.ways import BETAS, CLIP, LR, WEIGHT_DECAY
+from birthplace_lm.benchmarks.ways.recording import data_of
+from birthplace_lm.datamodules import IGNORE
+from birthplace_lm.optimization import adamw
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
+
+
+class Bare:
+    """The loss is put together as PretrainModule does it; every run makes its batches anew, as a training does."""
+
+    def __init__(
+        self, documents: Sequence[str], tokenizer: CharTokenizer, model: Transformer, block_size: int, batch_size: int
+    ):
+        self.model = model.train()
+        self.optimizer = adamw(model, LR, BETAS, WEIGHT_DECAY)
+        self.batches = data_of(documents, tokenizer, block_size, batch_size).train_dataloader()
+
+    def run(self, steps: int) -> tuple[float, int]:
+        """(seconds, real characters) of some steps, from the first of the training on."""
+        begin, characters = time.perf_counter(), 0
+        for batch in islice(self.batches, steps):
+            self.optimizer.zero_grad()
+            sums = [
+                F.cross_entropy(self.model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
+                for x, y in zip(batch.inputs, batch.targets, strict=True)
+            ]
+            (torch.stack(sums).sum() / batch.n_targets).backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+            self.optimizer.step()
+            characters += batch.n_characters
+        return time.perf_counter() - begin, characters

@@ -1,0 +1,55 @@
+"""What the measures of birthplace-bench share: configuration files by name, models of them, rows as they come."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from birthplace_lm.transformer import Transformer
+
+
+def variants(options: argparse.Namespace) -> list[str]:
+    """The names that were asked for, or all of configs/attention."""
+    from birthplace_lm.composing import config_folder
+
+    return options.attention or sorted(path.stem for path in (config_folder() / "attention").glob("*.yaml"))
+
+
+def config(group: str, name: str) -> Any:
+    """One configuration file; ConfigError with the choices when there is none of that name."""
+    from omegaconf import OmegaConf
+
+    from birthplace_lm.composing import ConfigError, config_folder
+
+    path = config_folder() / group / f"{name}.yaml"
+    if not path.is_file():
+        choices = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
+        raise ConfigError(f"there is no {group} {name!r}: choose from {choices}")
+    return OmegaConf.load(path)
+
+
+def model_of(attention: str, model: str, dropout: float | None = None) -> "Callable[[int], Transformer]":
+    """A maker of models with learned positions, given how many characters there are; dropout as its file says or so."""
+    from birthplace_lm.runs import build_model
+
+    parts = {group: config(group, name) for group, name in
+             (("model", model), ("attention", attention), ("positions", "learned"))}  # fmt: skip
+    if dropout is not None:
+        parts["model"]["dropout"] = dropout
+    return lambda vocabulary_size: build_model(parts, vocabulary_size)
+
+
+def printed(rows: Iterator[dict[str, Any]], line: Callable[[Mapping[str, Any]], str]) -> list[dict[str, Any]]:
+    """The rows, each printed as soon as it is there."""
+    kept = []
+    for row in rows:
+        print(line(row), flush=True)
+        kept.append(row)
+    return kept
+
+
+def machine() -> dict[str, Any]:
+    """Where figures come from that no data went into."""
+    from birthplace_lm.provenance import provenance
+
+    return provenance("")

@@ -1,0 +1,170 @@
+"""birthplace-bench training and jobs: whole training steps, this package's and other libraries'."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from birthplace_lm.cli.bench_parts import config, machine, model_of
+
+if TYPE_CHECKING:
+    from birthplace_lm.benchmarks.training import Timing
+    from birthplace_lm.benchmarks.ways.recording import Recording
+    from birthplace_lm.corpus import Corpus
+    from birthplace_lm.transformer import Transformer
+
+
+def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Every way to train that can be had here, then decoding: figures, and their table."""
+    from birthplace_lm.benchmarks import training, training_table
+    from birthplace_lm.callbacks import quieten_lightning
+    from birthplace_lm.provenance import provenance
+    from birthplace_lm.sources import sha256_of_corpus
+
+    options.threads = _set_threads(options.threads)
+    corpus = corpus_of(options)
+    model, recording = material(options, corpus)
+    ways, missing = training.make_all(options.ways, model, recording)
+    quieten_lightning()  # not earlier: what other libraries import on their way sets loggers anew
+    for way, reason in missing.items():
+        print(f"{way} is left out: {reason}", flush=True)
+    rate = _matmul_rate(model, recording)
+    timings = training.compare(ways, options.steps, options.repetitions, rate.measure)
+    _profile(options, model, recording)
+    rows = training_table.rows(timings, rate.rates, _memory(ways, options))
+    figures = {
+        **provenance(sha256_of_corpus(corpus)),
+        "libraries": _libraries(),
+        "missing": missing,
+        "training": rows,
+        "matmul_rate": rate.rates,
+        "lightning_overhead": training_table.lightning_overhead(timings),
+        "decoding": _decoding(options, corpus),
+    }
+    told = _told(figures, timings, model)
+    print(training_table.text(rows) + told, end="")
+    return figures, training_table.markdown(rows) + "\n" + "".join(f"{line}  \n" for line in told.splitlines())
+
+
+def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Trainings of one thread side by side against one of as many threads: figures, and their lines."""
+    from birthplace_lm.benchmarks import side_by_side
+
+    threads = _set_threads(options.threads)
+    command = [*_own_process(options, "this package, bare"), "--seconds", str(options.seconds)]
+    figures = side_by_side.compare(command, threads, options.repetitions)
+    told = side_by_side.text(figures)
+    print(told, end="")
+    return {**machine(), "jobs": figures}, "".join(f"    {line}\n" for line in told.splitlines())
+
+
+def corpus_of(options: argparse.Namespace) -> "Corpus":
+    """The people of a folder, or an invented world of as many as the real one has."""
+    from birthplace_lm.sources import Folder
+    from birthplace_lm.world import World
+
+    return Folder(options.data).corpus() if options.data else World(people=2937).corpus()
+
+
+def material(options: argparse.Namespace, corpus: "Corpus") -> "tuple[Transformer, Recording]":
+    """The model to train and the batches to train it on."""
+    from birthplace_lm.benchmarks.ways.recording import Recording
+    from birthplace_lm.tokenizer import CharTokenizer
+
+    shown = (text for question in corpus.train for text in (question.text, question.answer or ""))
+    tokenizer = CharTokenizer.fit([*corpus.documents, *shown])  # as a training does
+    model = model_of((options.attention or ["vanilla"])[0], options.model, options.dropout)(len(tokenizer))
+    block_size = config("model", options.model).block_size
+    return model, Recording(corpus.documents, tokenizer, block_size, options.batch_size, options.steps)
+
+
+def _libraries() -> dict[str, str]:
+    """The versions of the peers that are installed."""
+    from importlib.metadata import distributions
+
+    names = ("accelerate", "litgpt", "transformers", "x-transformers")
+    return {found.name: found.version for found in distributions() if found.name in names}
+
+
+def _set_threads(wanted: int | None) -> int:
+    import torch
+
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+    return torch.get_num_threads()
+
+
+def _matmul_rate(model: "Transformer", recording: "Recording") -> Any:
+    from birthplace_lm.benchmarks.matmul import MatmulRate
+
+    rows = {batch.inputs[0].numel() for batch in (*recording.padded, *recording.length_aware)}
+    return MatmulRate(model, [min(rows), max(rows)])
+
+
+def _own_process(options: argparse.Namespace, name: str) -> list[str]:
+    """The command that trains one way in a process of its own."""
+    command = [sys.executable, "-m", "birthplace_lm.cli.bench_way", name, "--model", options.model]
+    command += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
+    command += ["--attention", (options.attention or ["vanilla"])[0]]
+    command += ["--data", options.data] if options.data else []
+    return command if options.dropout is None else [*command, "--dropout", str(options.dropout)]
+
+
+def _memory(names: Iterable[str], options: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Bytes before and at the peak of one run of each way, each in a process of its own; what fails is told."""
+    from birthplace_lm.benchmarks.own_process import at_once
+
+    found: dict[str, dict[str, int]] = {}
+    for name in names if options.memory else ():
+        command = [*_own_process(options, name), "--threads", str(options.threads)]
+        try:
+            (found[name],) = at_once([command], options.threads)
+        except RuntimeError as error:
+            print(f"memory of {name} was not measured: {error}", flush=True)
+    return found
+
+
+def _profile(options: argparse.Namespace, model: "Transformer", recording: "Recording") -> None:
+    if options.profile is None:
+        return
+    from birthplace_lm.benchmarks import profiling, training
+    from birthplace_lm.benchmarks.ways.bare import Bare
+
+    way = training.make(training.BARE, model, recording)
+    assert isinstance(way, Bare)
+    heading = (
+        f"Where the time of a training step goes: {options.model}, {options.batch_size} examples, "
+        f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    )
+    options.profile.write_text(profiling.markdown(profiling.profile_step(way), heading), encoding="utf-8")
+
+
+def _decoding(options: argparse.Namespace, corpus: "Corpus") -> dict[str, Any] | None:
+    """All dev questions against one by one, with a new model; None without questions."""
+    from birthplace_lm.benchmarks import decoding
+    from birthplace_lm.tokenizer import CharTokenizer
+
+    questions = [question.text for question in corpus.dev][: options.questions]
+    if not questions:
+        return None
+    tokenizer = CharTokenizer.fit([*corpus.documents, *(question.text for question in corpus.dev)])
+    model = model_of((options.attention or ["vanilla"])[0], options.model)(len(tokenizer))
+    return decoding.compare(model, tokenizer, questions)
+
+
+def _told(figures: dict[str, Any], timings: "list[Timing]", model: "Transformer") -> str:
+    """What stands below the table, a line each."""
+    from statistics import median
+
+    lines = [f"this machine multiplies matrices of these sizes at {median(figures['matmul_rate']) / 1e9:,.0f} GFLOP/s"]
+    shares = [f"{t.name.split(',')[0]} {t.parameters / model.n_parameters():.1%}" for t in timings]
+    lines.append(f"weights against ours, {model.n_parameters():,}: {', '.join(dict.fromkeys(shares))}")
+    if figures["lightning_overhead"] is not None:
+        lines.append(f"Lightning adds {figures['lightning_overhead']:+.1%} to the bare loop's time")
+    if (found := figures["decoding"]) is not None:
+        lines.append(
+            f"{found['questions']} questions: {found['batched_seconds']:.2f} s, one by one "
+            f"{found['one_by_one_seconds']:.1f} s, {found['ratio']:.0f} x; "
+            f"{found['same_answers']} of {found['compared']} compared answers agree"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,54 @@
+"""One way to train in a process of its own, started by birthplace-bench: `python -m birthplace_lm.cli.bench_way NAME`.
+
+It makes the way, says `ready` after a step to warm up, and waits for a line. Then it trains, and prints as JSON: real
+characters, seconds, and the bytes it held before the first step and at most.
+"""
+
+import argparse
+import json
+import sys
+
+from birthplace_lm.cli.bench_training import corpus_of, material
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train for so many seconds, at least once for all steps."""
+    options = _parser().parse_args(arguments)
+    import torch
+
+    from birthplace_lm.benchmarks import memory, training
+    from birthplace_lm.benchmarks.own_process import READY
+    from birthplace_lm.callbacks import quieten_lightning
+
+    torch.set_num_threads(options.threads)
+    options.attention = [options.attention]
+    way = training.make(options.name, *material(options, corpus_of(options)))
+    quieten_lightning()
+    before = memory.held()
+    way.run(1)
+    print(READY, flush=True)
+    sys.stdin.readline()
+    seconds, characters = 0.0, 0
+    while not characters or seconds < options.seconds:
+        took, seen = way.run(options.steps)
+        seconds, characters = seconds + took, characters + seen
+    found = {"characters": characters, "seconds": seconds, "before": before, "peak": memory.peak()}
+    print(json.dumps(found), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m birthplace_lm.cli.bench_way", description=main.__doc__)
+    parser.add_argument("name", help="as in the tables of birthplace-bench training")
+    parser.add_argument("--threads", type=int, required=True, metavar="N")
+    parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="(default: one run)")
+    parser.add_argument("--data", metavar="FOLDER")
+    parser.add_argument("--model", default="cs224n")
+    parser.add_argument("--attention", default="vanilla")
+    parser.add_argument("--dropout", type=float, metavar="P")
+    parser.add_argument("--batch-size", type=int, default=128, metavar="N")
+    parser.add_argument("--steps", type=int, default=4, metavar="N")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
