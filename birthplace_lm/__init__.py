@@ -4,17 +4,18 @@ The files stand in the order in which the data goes through them; each imports o
 
     replacing                files that are whole at any moment
     corpus, people, world, sources   people: biographies and questions, from files or invented
-    tokenizer, corruption/   text to characters' ids, and to training sequences with a span taken out
-    batches, datamodules     which examples, in which order; what Lightning is served
+    array_cache, mapped_texts, mapped_files     a million people: files as arrays that are made once and mapped
+    tokenizer, token_store, corruption/         text to characters' ids, and to sequences with a span taken out
+    wordings, batches, datamodules    questions in other words; which examples, in which order; what Lightning is served
     positions/, attention/   interchangeable parts, one file a variant
-    transformer, decoding, radix_tree, prefix_tree    characters to logits, questions to answers
-    optimization, schedules  parameter groups, Muon, learning rates
+    transformer, decoding, beam_search, radix_tree, prefix_tree    characters to logits, questions to answers
+    adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on
     evaluation/              predictions and signals to measures with intervals
     exploration/             what one attention layer can be made to do by hand
     benchmarks/              how fast, and at what cost
-    composing, provenance, runs       configurations to objects, and the run folder
+    composing, provenance, identity, runs       configurations to objects, what tells runs apart, the run folder
     figures, attention_maps, attention_figure, attention_page     a run folder to pictures
     asking, knowledge, knowledge_figures, knowledge_report        what a run knows, and whether it knows that it knows
     scoring                  a run folder to a table

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.composing import build
 from birthplace_lm.corpus import Corpus
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.baselines import places_by_frequency
 from birthplace_lm.evaluation.signals import Signals, confidence_signals
+from birthplace_lm.identity import differences
 from birthplace_lm.runs import RunFolder
-from birthplace_lm.tokenizer import UnknownCharacterError
 from birthplace_lm.world import World
 
 DROPOUT_SAMPLES = 5
@@ -23,12 +24,15 @@ class Asking:
 
     `places` are those of the train people, the most frequent first; `known_names` all whom the corpus asks about;
     `world` is the invented world where the data are one, else None. Raises what loading the run raises, and ValueError
-    where no train question has an answer.
+    where no train question has an answer. `siblings` are runs of the same settings with other seeds, whose answers tell
+    how far an answer hangs on the seed; ValueError for a run that differs in more.
     """
 
-    def __init__(self, folder: RunFolder, corpus: Corpus):
+    def __init__(self, folder: RunFolder, corpus: Corpus, siblings: Sequence[RunFolder] = ()):
         self.folder, self.corpus, self.config = folder, corpus, folder.config()
         self.model, self.tokenizer = folder.load_model(), folder.tokenizer()
+        check_siblings(folder, siblings)
+        self.siblings = [(other.load_model(), other.tokenizer()) for other in siblings]
         self.places = [place for place, _ in places_by_frequency(corpus.train)]
         source = build(self.config["data"])
         self.world = source if isinstance(source, World) else None
@@ -37,11 +41,7 @@ class Asking:
 
     def readable(self, text: str) -> bool:
         """Whether the vocabulary holds every character of the text."""
-        try:
-            self.tokenizer.encode(text)
-        except UnknownCharacterError:
-            return False
-        return True
+        return self.tokenizer.knows(text)
 
     def askable(self, name: str) -> bool:
         """Whether the question about a name is readable and leaves the model room for every place, with both ⁇."""
@@ -58,17 +58,36 @@ class Asking:
             return Signals([], {}, {}, None)
         texts, places = [question_about(name) for name in names], self.places if thorough else []
         samples = DROPOUT_SAMPLES if thorough else 0
-        told = confidence_signals(self.model, self.tokenizer, texts, places, samples)
+        others = [[answer.text for answer in answer_questions(*sibling, texts)] for sibling in self.siblings]
+        told = confidence_signals(self.model, self.tokenizer, texts, places, samples, others)
         if thorough:
             return told
         costly = [name for name in told.left_out if name != "seed_agreement"]
         return replace(told, left_out={**told.left_out, **dict.fromkeys(costly, COSTLY)})
+
+    def beam(self, names: Sequence[str], width: int) -> list[str]:
+        """The answer for each name that a beam of so many beginnings leads to."""
+        texts = [question_about(name) for name in names]
+        return [answer.text for answer in beam_answers(self.model, self.tokenizer, texts, width)]
 
     def answers(self, names: Sequence[str | None]) -> list[str | None]:
         """The answer for each name, None for None."""
         asked = [question_about(name) for name in names if name is not None]
         answers = iter(answer_questions(self.model, self.tokenizer, asked))
         return [None if name is None else next(answers).text for name in names]
+
+
+def check_siblings(folder: RunFolder, others: Sequence[RunFolder]) -> None:
+    """Raise ValueError for a run that differs from `folder` in more than the seed, with what it differs in."""
+    for other in others:
+        if other.root.resolve() == folder.root.resolve():
+            raise ValueError(f"{other.root} is the run itself: name runs with other seeds")
+        differing = [key for key in differences(folder.config(), other.config()) if key != "seed"]
+        if differing:
+            shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
+            raise ValueError(f"{other.root} differs from {folder.root} in more than the seed: {shown}")
+        if other.tokenizer().fingerprint != folder.tokenizer().fingerprint:
+            raise ValueError(f"{other.root} has another vocabulary than {folder.root}: it was trained on other data")
 
 
 def question_about(name: str) -> str:

@@ -8,7 +8,7 @@ in characters from 1. A line ends at the newline and nowhere else: U+2028, U+008
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -29,7 +29,7 @@ PUBLISHED = "published in a5_public.zip on the Winter 2021 course page, web.stan
 MIN_DOCUMENT = 4  # characters: the shortest text that span corruption can cut a span from
 
 _QUESTION = re.compile(r"Where was (.+) born\?", re.DOTALL)
-_FORBIDDEN = {
+FORBIDDEN = {
     "\0": "a NUL character; if the file is UTF-16 save it as UTF-8, else delete the character",
     "\r": "a lone carriage return; lines end with a newline (LF) only, convert the file with dos2unix or delete it",
     "\ufeff": "a byte order mark (BOM); save the file as UTF-8 without BOM",
@@ -61,11 +61,16 @@ class Question:
     @property
     def name(self) -> str:
         """The person asked about: what stands in *Where was … born?*, or the whole text of any other question."""
-        match = _QUESTION.fullmatch(self.text)
-        return match[1] if match else self.text
+        return name_in(self.text)
 
 
-Questions = tuple[Question, ...]
+def name_in(question: str) -> str:
+    """The person that the text of a question asks about (see `Question.name`)."""
+    match = _QUESTION.fullmatch(question)
+    return match[1] if match else question
+
+
+Questions = Sequence[Question]  # tuples, or rows of a mapped file: see `mapped_texts`
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,12 @@ class Corpus:
     written about them: kept apart, to see what is answered about somebody nobody wrote of.
     """
 
-    documents: tuple[str, ...]
+    documents: Sequence[str]
     train: Questions
     dev: Questions
     test: Questions
     unknown: Questions = ()
-    unknown_documents: tuple[str, ...] = ()
+    unknown_documents: Sequence[str] = ()
 
 
 def read_folder(folder: str | Path) -> Corpus:
@@ -90,15 +95,21 @@ def read_folder(folder: str | Path) -> Corpus:
     Train and dev hold ``question<TAB>place``, test holds questions only. Names that the train file gives two places
     are kept with both (the course's data has nine) and logged as one warning.
     """
+    paths = paths_in(folder)
+    train, dev, test = (read_questions(paths[split], split != "test") for split in ("train", "dev", "test"))
+    warn_of_two_places(paths["train"], *two_places(enumerate(train, start=1)))
+    return Corpus(read_documents(paths["documents"]), train, dev, test)
+
+
+def paths_in(folder: str | Path) -> dict[str, Path]:
+    """The four files of a folder by what they hold; raises `MissingCorpusError` that names all that are absent."""
     paths = {key: Path(folder) / name for key, name in FILES.items()}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise MissingCorpusError(
             f"{Path(folder).resolve()}: {', '.join(missing)} not found; the folder must hold"
             f" {', '.join(FILES.values())}. They are {PUBLISHED}; data=world needs no files."
         )
-    train, dev, test = (read_questions(paths[split], split != "test") for split in ("train", "dev", "test"))
-    _warn_of_two_places(paths["train"], train)
-    return Corpus(read_documents(paths["documents"]), train, dev, test)
+    return paths
 
 
 def read_documents(path: str | Path) -> tuple[str, ...]:
@@ -110,7 +121,7 @@ def read_documents(path: str | Path) -> tuple[str, ...]:
     return tuple(documents)
 
 
-def read_questions(path: str | Path, answered: bool | None) -> Questions:
+def read_questions(path: str | Path, answered: bool | None) -> tuple[Question, ...]:
     """Read one question a line, followed by a tab and its place where `answered`; raise `CorpusError` for others.
 
     With `answered` None the first line decides, and all the others must be like it.
@@ -145,9 +156,9 @@ def _lines(path: str | Path) -> list[str]:
     text = _decoded(path, Path(path).read_bytes())
     if not text:
         _fail(path, 1, 1, "the file is empty; it needs at least one line")
-    if found := re.search("[" + "".join(_FORBIDDEN) + "]", text):
+    if found := re.search("[" + "".join(FORBIDDEN) + "]", text):
         crlf = "a Windows line end (CRLF); convert the file with dos2unix"
-        what = crlf if text.startswith("\r\n", found.start()) else _FORBIDDEN[found[0]]
+        what = crlf if text.startswith("\r\n", found.start()) else FORBIDDEN[found[0]]
         _fail(path, *_position(text[: found.start()]), what)
     lines = text.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
@@ -203,14 +214,19 @@ def _check_field(path: str | Path, number: int, column: int, field: str, kind: s
         _fail(path, number, column + stray, f"a space at the {'end' if stray else 'start'} of the {kind}; delete it")
 
 
-def _warn_of_two_places(path: Path, questions: Sequence[Question]) -> None:
-    """Log one warning that counts the names with several places and shows the lines of the first three."""
+def two_places(numbered: Iterable[tuple[int, Question]]) -> tuple[int, str]:
+    """How many names have several places, and the lines of the first three; questions come with their line numbers."""
     first: dict[str, tuple[int, str | None]] = {}
     clashes: dict[str, str] = {}
-    for number, question in enumerate(questions, start=1):
+    for number, question in numbered:
         line, answer = first.setdefault(question.name, (number, question.answer))
         if answer != question.answer:
             clashes.setdefault(question.name, f"(lines {line} and {number}: {answer}, {question.answer})")
-    if clashes:
-        shown = "; ".join([f"{name} {lines}" for name, lines in clashes.items()][:3] + ["…"] * (len(clashes) > 3))
-        _logger.warning("%s: %d names have two places, both are kept: %s", path, len(clashes), shown)
+    shown = "; ".join([f"{name} {lines}" for name, lines in clashes.items()][:3] + ["…"] * (len(clashes) > 3))
+    return len(clashes), shown
+
+
+def warn_of_two_places(path: Path, count: int, shown: str) -> None:
+    """Log what `two_places` found, in one warning, where it found any."""
+    if count:
+        _logger.warning("%s: %d names have two places, both are kept: %s", path, count, shown)

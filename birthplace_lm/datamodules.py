@@ -8,6 +8,7 @@ Legend: B examples, M micro-batches, T positions.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import pytorch_lightning as pl
@@ -17,8 +18,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from birthplace_lm.batches import Plan, by_length, stream, uniforms
 from birthplace_lm.corpus import Question
-from birthplace_lm.corruption import CorruptionPolicy, Pieces, TokenStore, assemble, in_order
+from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble
+from birthplace_lm.mapped_texts import distinct_answers
+from birthplace_lm.token_store import TokenStore, document_store, question_store
 from birthplace_lm.tokenizer import PAD_ID, CharTokenizer
+from birthplace_lm.wordings import QUESTION, Wordings, ask_question
 
 IGNORE = -100  # a target that the loss passes over
 
@@ -36,30 +40,6 @@ class Batch:
     targets: list[Tensor]
     n_targets: int
     n_characters: int
-
-
-def question_store(questions: Sequence[Question], tokenizer: CharTokenizer, block_size: int) -> TokenStore:
-    """The questions' texts and behind them their answers; an error where a pair does not fit the block."""
-    for question in questions:
-        if question.answer is None:
-            raise ValueError(f"{question.text!r} has no answer to learn from")
-        length = len(question.text) + len(question.answer) + 2
-        if length > block_size:
-            raise ValueError(
-                f"{question.text!r} with its answer and two sentinels has {length} characters, "
-                f"the block has {block_size}: shorten it or use a model with a larger block_size"
-            )
-    texts = [question.text for question in questions] + [question.answer or "" for question in questions]
-    return TokenStore(tokenizer.encode(text) for text in texts)
-
-
-def ask_question(store: TokenStore, index: Tensor) -> Pieces:
-    """question ⁇ answer ⁇, asked from the answer's first character, for the pairs index (B,) of a question_store."""
-    answer = index + len(store) // 2
-    starts, lengths = in_order(
-        store, (store.offsets[index], store.lengths[index]), None, (store.offsets[answer], store.lengths[answer]), None
-    )
-    return Pieces(starts, lengths, asked=store.lengths[index] + 1)
 
 
 def batch_of(
@@ -122,7 +102,7 @@ class _TrainingData(pl.LightningDataModule):
         if micro_batches < 1:
             raise ValueError(f"micro_batches counts the groups of a batch and is at least 1, not {micro_batches}")
         self.block_size, self.micro_batches, self.static_width = block_size, micro_batches, static_width
-        self.validation = list(validation)
+        self.validation = validation
 
     def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
         """The sequences of some examples of an epoch: index (B,)."""
@@ -157,7 +137,7 @@ class SpanCorruptionDataModule(_TrainingData):
 
     A share `question_share` of an epoch's examples are questions (all of them in turn); `question_loss` says whether
     their loss covers "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all"
-    or the "span" alone.
+    or the "span" alone. Each question is asked in one of the `question_wordings`, drawn anew every time.
     """
 
     def __init__(
@@ -176,6 +156,7 @@ class SpanCorruptionDataModule(_TrainingData):
         question_share: float = 0.0,
         question_loss: str = "all",
         document_loss: str = "all",
+        question_wordings: Sequence[str] = (QUESTION,),
         validation: Sequence[Question] = (),
     ):
         super().__init__(block_size, micro_batches, static_width, validation)
@@ -187,9 +168,11 @@ class SpanCorruptionDataModule(_TrainingData):
             raise ValueError(f"corrupted documents reach {corruption.max_total} characters, the block has {block_size}")
         self.corruption, self.seed = corruption, seed
         self.question_loss, self.document_loss = question_loss, document_loss
-        self.documents = TokenStore(tokenizer.encode(document) for document in documents)
-        corruption.prepare(documents, [question.answer or "" for question in questions])
-        self.questions = question_store(questions if question_share else (), tokenizer, block_size)
+        self.documents = document_store(documents, tokenizer)
+        corruption.prepare(documents, distinct_answers(questions))
+        questions_mixed_in = questions if question_share else ()
+        self.questions = question_store(questions_mixed_in, tokenizer, block_size)
+        self.wordings = Wordings(question_wordings, self.questions, questions_mixed_in, tokenizer, block_size)
         n_questions = round(len(documents) * question_share / (1 - question_share)) if questions else 0
         self.n_questions_an_epoch = n_questions
         self.plan = Plan(len(documents) + n_questions, batch_size, epochs, seed, shuffle)
@@ -201,8 +184,9 @@ class SpanCorruptionDataModule(_TrainingData):
         corrupted = self.corruption(self.documents, of_documents, u)
         parts = [(self.documents, _with_loss(corrupted, self.document_loss))]
         if len(of_questions):
-            asked = ask_question(self.questions, self._turn(epoch, of_questions))
-            parts.append((self.questions, _with_loss(asked, self.question_loss)))
+            wording = stream(self.seed, epoch, of_questions, -4) % len(self.wordings)
+            asked = self.wordings.ask(self._turn(epoch, of_questions), wording)
+            parts.append((self.wordings.store, _with_loss(asked, self.question_loss)))
         return [part for part in parts if len(part[1].totals)]
 
     def _turn(self, epoch: int, slot: Tensor) -> Tensor:
@@ -210,8 +194,14 @@ class SpanCorruptionDataModule(_TrainingData):
         n = len(self.questions) // 2
         count = epoch * self.n_questions_an_epoch + slot
         turn = count // n
-        order = {int(t): torch.argsort(stream(self.seed, int(t), torch.arange(n), -3)) for t in turn.unique()}
+        order = {int(t): _order_of_turn(self.seed, int(t), n) for t in turn.unique()}
         return torch.stack([order[int(t)][c % n] for t, c in zip(turn, count, strict=True)])
+
+
+@lru_cache(maxsize=2)  # a batch may end one turn and begin the next; a million numbers are not sorted for each batch
+def _order_of_turn(seed: int, turn: int, n: int) -> Tensor:
+    """The order in which a turn takes n questions: (n,)."""
+    return torch.argsort(stream(seed, turn, torch.arange(n), -3))
 
 
 def _with_loss(pieces: Pieces, on: str) -> Pieces:

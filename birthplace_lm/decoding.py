@@ -49,13 +49,7 @@ def answer_questions(
     With `dropout` the model answers as it trains, a fresh mask drawn at every step: one sample of what Gal & Ghahramani
     (2016) do to see how firm an answer is. It then depends on torch's random state and on which questions are asked.
     """
-    prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
-    for question, prompt in zip(questions, prompts, strict=True):
-        if len(prompt) > model.max_length:
-            raise ValueError(
-                f"the question {question!r} has {len(prompt)} characters with its ⁇, "
-                f"this model sees at most {model.max_length}"
-            )
+    prompts = prompts_of(model, tokenizer, questions)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less to walk through
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
@@ -63,6 +57,18 @@ def answer_questions(
         decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens, dropout)
         answers.update(zip(rows, _read(*decoded, tokenizer), strict=True))
     return [answers[i] for i in range(len(prompts))]
+
+
+def prompts_of(model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str]) -> list[list[int]]:
+    """What the model is shown of each question, the ⁇ behind it included; ValueError where it sees less than that."""
+    prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
+    for question, prompt in zip(questions, prompts, strict=True):
+        if len(prompt) > model.max_length:
+            raise ValueError(
+                f"the question {question!r} has {len(prompt)} characters with its ⁇, "
+                f"this model sees at most {model.max_length}"
+            )
+    return prompts
 
 
 @torch.inference_mode()

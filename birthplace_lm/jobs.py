@@ -10,17 +10,18 @@ from typing import Any
 import torch
 
 from birthplace_lm.batches import step_seed
-from birthplace_lm.composing import ConfigError, build, differences, short_hash
-from birthplace_lm.corpus import FILES, Corpus
+from birthplace_lm.composing import ConfigError, build, differences
+from birthplace_lm.corpus import FILES, Corpus, Questions
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
-from birthplace_lm.people import hold_out
+from birthplace_lm.identity import of_the_run, run_name, without_places
+from birthplace_lm.mapped_texts import AskedQuestions, Texts
+from birthplace_lm.people import hold_out, spread
 from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
 from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
 
-_NOT_OF_THE_RUN = ("paths", "logger", "wandb", "callbacks", "checkpoint", "choices", "name", "threads", "stages")
 _ORDER = (*STAGES, "evaluate")
 
 Data = SpanCorruptionDataModule | BirthplaceDataModule
@@ -39,7 +40,7 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """The settings as the run folder keeps them: nothing of this machine in them."""
-        return _without_places(self.settings)
+        return without_places(self.settings)
 
     def model(self) -> Transformer:
         """Untrained; the same weights for the same seed."""
@@ -55,19 +56,29 @@ class Job:
             load_weights(self.source.starting_weights(), model)
         return model
 
+    def adapted(self, stage: str, model: Transformer) -> Transformer:
+        """The same model with that left to learn which the stage's recipe says; additions follow from the seed."""
+        recipe = self.settings[stage].get("adaptation")
+        if recipe:
+            torch.manual_seed(step_seed(self.settings["seed"], -2))
+            with as_config_errors(f"{stage}.adaptation"):
+                build(recipe)(model)
+        return model
+
     def data(self, stage: str) -> Data:
         """The DataModule of a training stage, with the numbers of its recipe."""
-        parts = ("optimizer", "schedule", "averaging", "validations")
+        parts = ("optimizer", "schedule", "averaging", "adaptation", "validations")
         recipe = {key: value for key, value in self.settings[stage].items() if key not in parts}
         size, seed = self.settings["model"]["block_size"], self.settings["seed"]
         with as_config_errors(stage):
+            validation = spread(self.corpus.dev, self.settings.get("ask_at_most"))
             if stage == "pretrain":
                 corruption = build(self.settings["corruption"], block_size=size)
                 return SpanCorruptionDataModule(
                     self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,
-                    validation=self.corpus.dev, **recipe,
+                    validation=validation, **recipe,
                 )  # fmt: skip
-            return BirthplaceDataModule(self.corpus.train, self.corpus.dev, self.tokenizer, size, seed=seed, **recipe)
+            return BirthplaceDataModule(self.corpus.train, validation, self.tokenizer, size, seed=seed, **recipe)
 
 
 @contextmanager
@@ -93,6 +104,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     with as_config_errors("data"):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
+    with as_config_errors("ask_at_most"):
+        spread(corpus.dev, settings.get("ask_at_most"))
     with as_config_errors("settings"):
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
         job = Job(settings, folder, corpus, tokenizer, source)
@@ -101,7 +114,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
         steps[stage] = job.data(stage).plan.total_steps
-        build(settings[stage]["optimizer"])(model)
+        build(settings[stage]["optimizer"])(job.adapted(stage, job.model()))
         build(settings[stage]["schedule"])
     return replace(job, steps=steps)
 
@@ -115,6 +128,8 @@ def _check_stages(stages: Any) -> None:
 def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, block_size: int, longest: int) -> None:
     """Every question can be asked: its characters are known and it fits the model with its ⁇."""
     for split in ("train", "dev", "test"):
+        if _all_fit(getattr(corpus, split), tokenizer, block_size if split == "train" else longest, split == "train"):
+            continue
         for number, question in enumerate(getattr(corpus, split), start=1):
             where = f"question {number} of {split} ({FILES[split]})"
             try:
@@ -131,11 +146,20 @@ def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, block_size: int, 
                 )
 
 
+def _all_fit(questions: Questions, tokenizer: CharTokenizer, room: int, answered: bool) -> bool:
+    """Whether mapped questions need not be looked at one by one, to find which of them cannot be asked."""
+    if not isinstance(questions, AskedQuestions):
+        return False
+    return tokenizer.knows(questions.characters) and questions.longest(answered) + 1 + answered <= room
+
+
 def _shown_in_training(corpus: Corpus) -> Iterator[str]:
     """Documents and train questions: a text need not hold a question mark for questions to end in one."""
-    yield from corpus.documents
-    for question in corpus.train:
-        yield question.text + (question.answer or "")
+    yield from [corpus.documents.characters] if isinstance(corpus.documents, Texts) else corpus.documents
+    if isinstance(corpus.train, AskedQuestions):
+        yield corpus.train.characters
+    else:
+        yield from (question.text + (question.answer or "") for question in corpus.train)
 
 
 def with_held_out(corpus: Corpus, share: float) -> Corpus:
@@ -158,19 +182,12 @@ def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
         node["dir"] = str(data) if data else os.environ.get("BIRTHPLACE_CS224N_DIR")
         if node["dir"] is None:
             raise ConfigError(f"{folder.root} was made from files: say where they lie, --data FOLDER")
+        cache = folder.root.resolve().parent / ".data"
+        node["cache"] = str(cache) if cache.is_dir() else None  # what training kept there
     corpus = with_held_out(build(node).corpus(), settings["held_out_share"])
     if sha256_of_corpus(corpus) != folder.data_fingerprint():
         raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
     return corpus
-
-
-def run_name(settings: Mapping[str, Any], corpus: Corpus) -> str:
-    """experiment-attention-positions-s<seed>-<hash of everything that the result depends on>."""
-    if settings["name"]:
-        return str(settings["name"])
-    choices = settings["choices"]
-    words = [choices.get("experiment") or "run", choices.get("attention", "own"), choices.get("positions", "own")]
-    return "-".join([*words, f"s{settings['seed']}", short_hash(of_the_run(settings), sha256_of_corpus(corpus))])
 
 
 def check_same_run(job: Job) -> None:
@@ -187,20 +204,3 @@ def check_same_run(job: Job) -> None:
     if rows:
         table = "\n".join(f"  {key}: {ours} here, {theirs} there" for key, ours, theirs in rows)
         raise ConfigError(f"{job.folder.root} holds another run:\n{table}\ngive this one another name")
-
-
-def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a result depends on. Which stages are asked for is not among them: they can be added.
-
-    Of the trainer's settings the number of processes is not among them either: they share a batch whose size is the
-    recipe's, so a run may go on with more of them or fewer. What the arithmetic is done in and on (precision,
-    accelerator) is.
-    """
-    of_run = {key: value for key, value in _without_places(settings).items() if key not in _NOT_OF_THE_RUN}
-    trainer = {key: value for key, value in of_run.get("trainer", {}).items() if key != "num_nodes"}
-    return {**of_run, "trainer": {**trainer, "devices": 1}}
-
-
-def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    data = {key: None if key == "dir" else value for key, value in settings["data"].items()}
-    return {**{key: value for key, value in settings.items() if key != "paths"}, "data": data}

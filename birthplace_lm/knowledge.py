@@ -2,6 +2,7 @@
 
     asked            whose questions (dev, or the held-out train people of a run for tuning), how many, how many right
     chosen           how many are right when the model has to choose one of the places, instead of writing an answer
+    beam             how many are right when beam search writes the answer, and how many answers are others by it
     places           the places of the train people, the most frequent first
     stored           the places that come out of the biographies, and how often the question is right given that
     confidence       every signal of confidence, how well it tells right from wrong answers
@@ -36,27 +37,37 @@ from birthplace_lm.evaluation.selective import confidence_card
 from birthplace_lm.evaluation.signals import Signals
 from birthplace_lm.evaluation.stored import Window, cloze, stored_or_extracted
 from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED, gibberish, recombined, swapped
+from birthplace_lm.people import spread
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.world_origins import place_origins
 
 SWAPPED = 200  # people whose names are taken apart: enough to know a share to 7 points
 SCORED = 150  # names a family whose places are scored when thorough: an AUROC is known to about 5 points
+BEAM_WIDTH = 8  # beginnings kept side by side: costs about as many times what greedy answers cost
 FEWEST_NAMES = 100  # of a made-up family, where fewer people are asked
 
 Card = dict[str, Any]
 
 
 def knowledge_card(
-    folder: RunFolder, corpus: Corpus, thorough: bool = False, unknown: int | None = None, seed: int = 0
+    folder: RunFolder,
+    corpus: Corpus,
+    thorough: bool = False,
+    unknown: int | None = None,
+    seed: int = 0,
+    at_most: int | None = None,
+    siblings: Sequence[RunFolder] = (),
 ) -> Card:
     """Everything of knowledge.json (see above) for the run's answering model; `thorough` with all signals.
 
     A family of made-up names has `unknown` of them, by default as many as people are asked, at least 100. What is not
     defined, for want of questions or of wrong answers, is None with the reason as `why`. Questions that the model
-    cannot be asked with room for every place are left out and counted.
+    cannot be asked with room for every place are left out and counted. Of more than `at_most` dev questions so many are
+    asked, and the probe learns from as many train people (see `people.spread`). `siblings` are runs with other seeds,
+    for the signal that asks how many of them give the same answer.
     """
-    asking = Asking(folder, corpus)
-    people = [question for question in corpus.dev if asking.askable(question.name)]
+    asking, asked = Asking(folder, corpus, siblings), spread(corpus.dev, at_most)
+    people = [question for question in asked if asking.askable(question.name)]
     known = asking.signals([question.name for question in people], thorough)
     predictions = [answer.text for answer in known.answers]
     right = np.array([p == q.answer for p, q in zip(predictions, people, strict=True)], dtype=bool)
@@ -68,11 +79,12 @@ def knowledge_card(
             "people": whose,
             "questions": len(people),
             "right": int(right.sum()),
-            "left_out": len(corpus.dev) - len(people),
+            "left_out": len(asked) - len(people),
         },
         "chosen": _chosen(known, people),
+        "beam": _beam(asking, people, predictions, thorough),
         "places": asking.places,
-        "stored": _stored(asking, people, right),
+        "stored": _stored(asking, people, right, spread(corpus.train, at_most)),
         **_confidence(known, right, whose, seed),
         "unknown_names": _unknown(asking, people, known, count, thorough, seed),
         "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
@@ -91,7 +103,19 @@ def _chosen(known: Signals, people: Sequence[Question]) -> Card:
     }
 
 
-def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray) -> Card:
+def _beam(asking: Asking, people: Sequence[Question], greedy: Sequence[str], thorough: bool) -> Card:
+    """Whether searching further than the likeliest next character mends answers."""
+    if not thorough:
+        return {"right": None, "why": COSTLY}
+    answers = asking.beam([question.name for question in people], BEAM_WIDTH)
+    return {
+        "width": BEAM_WIDTH,
+        "right": sum(answer == question.answer for answer, question in zip(answers, people, strict=True)),
+        "other_than_greedy": sum(answer != other for answer, other in zip(answers, greedy, strict=True)),
+    }
+
+
+def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learned: Sequence[Question]) -> Card:
     """The cloze test on the pretrained weights, where the run has them, and the probe on the answering ones.
 
     Held-out people, whose biographies were never shown, tell how many places come out of their surroundings alone.
@@ -103,7 +127,7 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray) -> Ca
     isolated = pretrained and policy.get("salient", 0) * policy.get("isolated", 0) > 0.5
     window = Window(policy["before"], policy["after"]) if isolated else Window()
     documents, never_shown = (
-        [document for document in some if asking.readable(document)]
+        (document for document in some if asking.readable(document))
         for some in (asking.corpus.documents, asking.corpus.unknown_documents)
     )
     told = cloze(model, asking.tokenizer, people, documents, window)
@@ -118,7 +142,7 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray) -> Ca
             "left_out": of_strangers["left_out"],
             **{way: of_strangers[way]["stored"] for way in ("continued", "filled", "either")},
         },
-        "probe": probe_card(asking.model, asking.tokenizer, asking.corpus.train, people),
+        "probe": probe_card(asking.model, asking.tokenizer, learned, people),
     }
 
 

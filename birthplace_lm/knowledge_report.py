@@ -1,6 +1,6 @@
 """knowledge.json with its pictures in the run folder, and six lines for whoever watches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from birthplace_lm.corpus import Corpus
@@ -12,9 +12,18 @@ from birthplace_lm.runs import RunFolder, write_json
 _CHOSEN = "sequence_log_probability"
 
 
-def judge(folder: RunFolder, corpus: Corpus, thorough: bool = False) -> Card:
-    """Make the card, write knowledge.json and the pictures of knowledge/, print the six lines."""
-    card = knowledge_card(folder, corpus, thorough)
+def judge(
+    folder: RunFolder,
+    corpus: Corpus,
+    thorough: bool = False,
+    at_most: int | None = None,
+    siblings: Sequence[RunFolder] = (),
+) -> Card:
+    """Make the card, write knowledge.json and the pictures of knowledge/, print the six lines.
+
+    Of more than `at_most` dev questions so many are asked; `siblings` are runs with other seeds.
+    """
+    card = knowledge_card(folder, corpus, thorough, at_most=at_most, siblings=siblings)
     write_json(folder.root / "knowledge.json", card)
     draw(folder, card)
     print("\n".join(in_six_lines(card)))
@@ -46,7 +55,10 @@ def _asked(card: Card) -> str:
     choosing = (
         "" if chosen is None else f", {chosen} when one of the {len(card['places'])} known places has to be chosen"
     )
-    return f"{asked['people']}: {asked['right']} of {asked['questions']} questions answered right{choosing}{left_out}"
+    beam = card["beam"]
+    searching = "" if beam["right"] is None else f", {beam['right']} by a beam of {beam['width']}"
+    right = f"{asked['right']} of {asked['questions']} questions answered right"
+    return f"{asked['people']}: {right}{searching}{choosing}{left_out}"
 
 
 def _stored(card: Card) -> str:

@@ -209,21 +209,26 @@ def muon(
     adjust_lr_fn: str = "original",
     fused: bool = True,
     compute_dtype: torch.dtype | None = None,
-) -> MuonWithAdamW:
+) -> Optimizer:
     """Muon at `lr` for the hidden matrices, AdamW at `adamw_lr` for the rest; weight decay on all but biases.
 
-    Raises ValueError when the model has no hidden matrix, as when it is wrapped and no name begins with `blocks`.
+    Of a model that is partly frozen only what learns is taken, so it may be one of the two alone. Raises ValueError
+    when the model has no hidden matrix at all, as when it is wrapped and no name begins with `blocks`.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    every = list(model.named_parameters())
+    if not any(is_hidden_matrix(name, parameter) for name, parameter in every):
+        names = ", ".join(name for name, _ in every[:3])
+        raise ValueError(
+            f"0 hidden matrices among {len(every)} parameters ({names}, …): need some; pass the Transformer itself"
+        )
+    named = [(name, parameter) for name, parameter in every if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if is_hidden_matrix(name, parameter)]
     others = [(name, parameter) for name, parameter in named if not is_hidden_matrix(name, parameter)]
-    if not matrices or not others:
-        names = ", ".join(name for name, _ in named[:3])
-        raise ValueError(
-            f"{len(matrices)} hidden matrices among {len(named)} parameters ({names}, …): need some; "
-            "pass the Transformer itself"
-        )
-    return MuonWithAdamW(
-        Muon(matrices, lr, weight_decay, momentum, ns_steps, adjust_lr_fn=adjust_lr_fn, compute_dtype=compute_dtype),
-        _adamw(_decay_groups(others, weight_decay), adamw_lr, betas, fused),
+    if not matrices:
+        return _adamw(_decay_groups(others, weight_decay), adamw_lr, betas, fused)
+    of_matrices = Muon(
+        matrices, lr, weight_decay, momentum, ns_steps, adjust_lr_fn=adjust_lr_fn, compute_dtype=compute_dtype
     )
+    if not others:
+        return of_matrices
+    return MuonWithAdamW(of_matrices, _adamw(_decay_groups(others, weight_decay), adamw_lr, betas, fused))

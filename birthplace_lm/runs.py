@@ -10,7 +10,7 @@
     <stage>/             pretrain, finetune, finetune_only:
         metrics.csv          history, one value a row
         weights.safetensors  the trained weights; there once the stage is finished
-        stage.json           steps, characters, seconds
+        stage.json           steps, characters, seconds, how many parameters learned
         checkpoints/         where the stage goes on if it is interrupted
 
 One process at a time works in it: that one holds the lock on `.lock`.
@@ -66,7 +66,7 @@ class Stage:
         return self.weights.is_file() and (self.root / "stage.json").is_file()
 
     def facts(self) -> dict[str, Any]:
-        """Steps, characters and seconds of a finished stage; empty before."""
+        """Steps, characters, seconds and trained parameters of a finished stage; empty before."""
         return read_json(self.root / "stage.json")
 
 

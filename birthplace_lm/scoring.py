@@ -16,28 +16,38 @@ from birthplace_lm.evaluation.slices import all_slices
 from birthplace_lm.history import RunLogger
 from birthplace_lm.knowledge_report import judge
 from birthplace_lm.mirroring import show_pictures, tell_answers, tell_scores
+from birthplace_lm.people import spread
 from birthplace_lm.runs import RunFolder
 
 ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pretrain": "pretrain only"}
 
 
 def evaluate(
-    folder: RunFolder, corpus: Corpus, loggers: Sequence[RunLogger] = (), thorough: bool = False
+    folder: RunFolder,
+    corpus: Corpus,
+    loggers: Sequence[RunLogger] = (),
+    thorough: bool = False,
+    at_most: int | None = None,
+    siblings: Sequence[RunFolder] = (),
 ) -> dict[str, Any]:
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
     Writes predictions/, metrics.json and, with what `knowledge` measures (all of it when `thorough`), knowledge.json;
     prints the table and six lines; mirrors are told the same. Test has no answers, so it gets no figure.
+
+    Of more than `at_most` questions of a split so many are asked (see `people.spread`), and predictions/ holds those.
+    `siblings` are runs with other seeds, for the card alone.
     """
+    dev, test = spread(corpus.dev, at_most), spread(corpus.test, at_most)
     rows = {}
-    for name, predictions in baseline_rows(corpus.train, corpus.dev).items():
-        rows[name] = {"dev": score(predictions, corpus.dev)}
+    for name, predictions in baseline_rows(corpus.train, dev).items():
+        rows[name] = {"dev": score(predictions, dev)}
     stages = [name for name in ("finetune_only", "finetune") if folder.stage(name).finished] or [folder.final_stage()]
     main, metrics = folder.final_stage(), dict[str, Any]()
     for stage in stages:
         prefix = "" if stage == main else f"{stage}."
         model = folder.load_model(stage)
-        for split, questions in (("dev", corpus.dev), ("test", corpus.test)):
+        for split, questions in (("dev", dev), ("test", test)):
             answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
             _write(folder, prefix + split, questions, answers)
             predictions = [answer.text for answer in answers]
@@ -51,9 +61,9 @@ def evaluate(
     metrics |= {f"{stage}_{key}": value for stage in ROWS for key, value in folder.stage(stage).facts().items()}
     metrics = folder.update_metrics(**metrics, rows=rows)
     print_table(folder, metrics)
-    card = judge(folder, corpus, thorough)
+    card = judge(folder, corpus, thorough, at_most, siblings)
     tell_scores(loggers, folder, metrics, card)
-    show_pictures(loggers, folder, corpus.dev)
+    show_pictures(loggers, folder, dev)
     return metrics
 
 

@@ -13,19 +13,22 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from birthplace_lm.adaptation import merged, n_learning
 from birthplace_lm.callbacks import duration, quieten_lightning
 from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
 from birthplace_lm.composing import build, plain
 from birthplace_lm.data_parallel import Group, joined
 from birthplace_lm.figures import loss_curves
 from birthplace_lm.history import CsvHistory, RunLogger
-from birthplace_lm.jobs import Job, as_config_errors, check_same_run, of_the_run, prepare
+from birthplace_lm.identity import of_the_run
+from birthplace_lm.jobs import Job, as_config_errors, check_same_run, prepare
 from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
 from birthplace_lm.loggers import Mirror, labels_of
 from birthplace_lm.runs import STAGES, RunFolder, Stage, read_json, write_json
 from birthplace_lm.scoring import evaluate
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import save_weights
+from birthplace_lm.transformer import Transformer
 
 _FINISHED = -1  # the first step of a stage that has none left
 
@@ -91,7 +94,7 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
     if first == _FINISHED:
         print(f"{stage}: finished before, skipped")
         return False
-    recipe, data, model = job.settings[stage], job.data(stage), job.starting_model(stage)
+    recipe, data, model = job.settings[stage], job.data(stage), job.adapted(stage, job.starting_model(stage))
     kind = PretrainModule if stage == "pretrain" else FinetuneModule
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
     learner = kind(model, job.tokenizer, optimizer, schedule, seed=job.settings["seed"])
@@ -102,8 +105,9 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
     status = "failed"
     try:
         trainer = _trainer(job, group, stage, data.plan.total_steps, callbacks, loggers)
-        if resume:
-            print(f"{stage}: going on from {resume.name}")
+        if group.leads:
+            begins = f"going on from {resume.name}, " if resume else ""
+            print(f"{stage}: {begins}{_what_learns(model)}")
         trainer.fit(learner, datamodule=data, ckpt_path=resume)
         if trainer.global_step < trainer.max_steps:
             raise UnfinishedError(
@@ -112,8 +116,9 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
             )
         status = "success"
         if trainer.is_global_zero:
-            save_weights(folder.weights, model, {"stage": stage})
             facts = {"steps": trainer.global_step, "characters": learner.characters_seen, "seconds": learner.seconds}
+            facts["trained_parameters"] = n_learning(model)
+            save_weights(folder.weights, merged(model), {"stage": stage})
             write_json(folder.root / "stage.json", facts)
             for logger in loggers:
                 logger.log_weights(stage, folder.weights)
@@ -122,6 +127,11 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
         for logger in loggers:
             logger.finish(status)
     return True
+
+
+def _what_learns(model: Transformer) -> str:
+    learning, total = n_learning(model), model.n_parameters()
+    return f"{learning:,} of {total:,} parameters learn" if learning < total else f"all {total:,} parameters learn"
 
 
 def _first_step(folder: Stage) -> int:
@@ -185,7 +195,7 @@ def _evaluate(job: Job, mirrors: Sequence[Mirror]) -> None:
     loggers = [mirror.scores() for mirror in mirrors]
     status = "failed"
     try:
-        evaluate(job.folder, job.corpus, loggers)
+        evaluate(job.folder, job.corpus, loggers, at_most=job.settings.get("ask_at_most"))
         status = "success"
     finally:
         for logger in loggers:

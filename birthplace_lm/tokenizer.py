@@ -59,6 +59,10 @@ class CharTokenizer:
                 f"is not among the {len(self)} of the vocabulary; it must occur in the pretraining text"
             ) from None
 
+    def knows(self, characters: Iterable[str]) -> bool:
+        """Whether all of these characters, or those of a text, have ids."""
+        return self._ids.keys() >= set(characters)
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.characters[i] for i in ids)
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain
-from birthplace_lm.jobs import run_name
+from birthplace_lm.identity import run_name
 from birthplace_lm.runs import build_model
 from birthplace_lm.world import World
 from tests.helpers import CONFIGS, fits
@@ -26,6 +26,7 @@ GROUPS = (
     "callbacks",
 )
 NESTED = {group: f"{group}@pretrain.{group}" for group in ("optimizer", "schedule", "averaging")}
+NESTED["adaptation"] = "adaptation@finetune.adaptation"
 OPTIONS = [
     (group, path.stem)
     for group in (*GROUPS, *NESTED, "experiment", "debug")
@@ -60,6 +61,8 @@ def test_every_option_composes_and_builds(group: str, option: str, tmp_path: Pat
     build(config["data"])
     build(config["corruption"], block_size=config["model"]["block_size"])
     for stage in ("pretrain", "finetune", "finetune_only"):
+        if config[stage].get("adaptation"):
+            build(config[stage]["adaptation"])(model)
         assert build(config[stage]["optimizer"])(model).param_groups
         assert 0 <= build(config[stage]["schedule"])(1000, 10_000) <= 1
     for callback in config["callbacks"].values():

@@ -16,7 +16,7 @@ import pytest
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.history import read_history
-from birthplace_lm.jobs import run_name
+from birthplace_lm.identity import run_name
 from birthplace_lm.ranks import Rank, own_rank, wanted_ranks
 from birthplace_lm.runs import RunFolder, read_json
 from birthplace_lm.stages import UnfinishedError, run

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from birthplace_lm.asking import COSTLY, Asking
+from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.cli import evaluate
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer
@@ -19,14 +20,14 @@ from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
 from birthplace_lm.jobs import corpus_of
-from birthplace_lm.knowledge import _confidence, knowledge_card
+from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _confidence, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
 from birthplace_lm.prefix_tree import score_places
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 
 SECTIONS = (
-    "asked chosen places stored confidence detector probabilities calibration thresholds thresholds_hold "
+    "asked chosen beam places stored confidence detector probabilities calibration thresholds thresholds_hold "
     "unknown_names errors"
 )
 
@@ -119,11 +120,31 @@ def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFold
     scores = score_places(asking.model, asking.tokenizer, [q.text for q in corpus.dev], asking.places, tolerance=0.0)
     right = sum(scores.places[i] == q.answer for i, q in zip(scores.best(), corpus.dev, strict=True))
     assert thorough["chosen"] == {"right": right, "out_of_reach": 0} and card["chosen"]["right"] is None
-    assert f", {right} when one of the {len(asking.places)} known places" in in_six_lines(thorough)[0]
+    beam = thorough["beam"]
+    assert (
+        f"answered right, {beam['right']} by a beam of 8, {right} when one of the {len(asking.places)} known places"
+        in in_six_lines(thorough)[0]
+    )
     for section in ("asked", "places", "stored", "probabilities", "calibration", "thresholds", "errors"):
         assert thorough[section] == card[section], section
+    assert card["beam"] == {"right": None, "why": COSTLY} and "beam" not in in_six_lines(card)[0]
     for name, signal in card["confidence"]["signals"].items():
         assert name == "detector" or thorough["confidence"]["signals"][name] == signal
+
+
+def test_a_beam_is_scored_as_greedy_answers_are_and_compared_with_them(run: RunFolder) -> None:
+    asking = Asking(run, corpus_of(run))
+    names = [question.name for question in asking.corpus.dev]
+    found = beam_answers(asking.model, asking.tokenizer, [f"Where was {name} born?" for name in names], BEAM_WIDTH)
+    texts = [answer.text for answer in found]
+    people = [
+        Question(f"Where was {name} born?", text if i < 5 else "?")
+        for i, (name, text) in enumerate(zip(names, texts, strict=True))
+    ]
+    greedy = ["?" if i < 3 else text for i, text in enumerate(texts)]
+    card = _beam(asking, people, greedy, thorough=True)
+    assert card == {"width": BEAM_WIDTH, "right": 5, "other_than_greedy": 3}
+    assert asking.answers(names) != texts  # so that a card without a beam would be noticed
 
 
 def test_names_that_the_model_cannot_be_asked_about_are_left_out_and_counted(run: RunFolder) -> None:

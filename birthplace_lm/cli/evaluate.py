@@ -20,6 +20,20 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="every signal of confidence; minutes for a large model",
     )
+    parser.add_argument(
+        "--at-most",
+        type=int,
+        metavar="N",
+        help="questions of dev and of test, evenly spread over each (default: the run's ask_at_most)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs that differ by their seed alone: how many of them give the same answer is one more signal",
+    )
     options = parser.parse_args(arguments)
 
     from birthplace_lm.cli.errors import in_plain_words
@@ -29,14 +43,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _score_again(options: argparse.Namespace) -> None:
-    from birthplace_lm.jobs import corpus_of
+    from birthplace_lm.asking import check_siblings
+    from birthplace_lm.jobs import as_config_errors, corpus_of
+    from birthplace_lm.people import spread
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate
 
     folder = RunFolder(options.run)
+    siblings = [RunFolder(path) for path in options.seeds]
+    with as_config_errors("--seeds"):
+        check_siblings(folder, siblings)
     corpus = corpus_of(folder, options.data)
+    at_most = folder.config().get("ask_at_most") if options.at_most is None else options.at_most
+    with as_config_errors("--at-most"):
+        spread(corpus.dev, at_most)
     with folder.locked():
-        evaluate(folder, corpus, thorough=options.thorough)
+        evaluate(folder, corpus, thorough=options.thorough, at_most=at_most, siblings=siblings)
 
 
 def _answer_file(options: argparse.Namespace) -> None:

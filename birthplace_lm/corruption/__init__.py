@@ -13,29 +13,14 @@ longest sequence it makes), and `policy(store, index (B,), u (B, n_uniforms)) ->
 Legend: B batch, P pieces of a sequence, T positions, N texts. Lengths count characters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from birthplace_lm.tokenizer import MASK_ID, PAD_ID
-
-
-class TokenStore:
-    """Every text of a corpus in one tensor, MASK and PAD behind them, so that any sequence is a gather from it."""
-
-    def __init__(self, texts: Iterable[Sequence[int]]):
-        texts = list(texts)
-        self.lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)  # (N,)
-        self.offsets = self.lengths.cumsum(0) - self.lengths  # (N,)
-        self.tokens = torch.tensor(list(chain(*texts, (MASK_ID, PAD_ID))), dtype=torch.int32)
-        self.mask_at, self.pad_at = len(self.tokens) - 2, len(self.tokens) - 1
-
-    def __len__(self) -> int:
-        return len(self.lengths)
+from birthplace_lm.token_store import TokenStore as TokenStore
 
 
 @dataclass(frozen=True)
@@ -125,4 +110,4 @@ def assemble(store: TokenStore, pieces: Pieces, width: int) -> Tensor:
     inside = piece < ends.shape[1]
     shift = pieces.starts - (ends - pieces.lengths)  # (B, P): from the position in a sequence to that in the store
     source = position + shift.gather(1, piece.clamp(max=ends.shape[1] - 1))
-    return store.tokens[torch.where(inside, source, store.pad_at)].long()
+    return store.take(torch.where(inside, source, store.pad_at))

@@ -1,14 +1,18 @@
 """Spans that carry facts: names, numbers and known answers, often with little around them but whose document it is."""
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from birthplace_lm.corruption import Cut, Pieces, TokenStore, ask_for_span, choose
 from birthplace_lm.corruption.random_spans import RandomSpans
+from birthplace_lm.mapped_texts import kept
 
+_RULES = 1  # raise it when the same documents begin to give other spans: those kept before are then not taken for new
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _TITLE = re.compile(r"(?:.*?[^\W_]{2}\)?)\.\s")  # up to the first full stop that does not close an initial
 
@@ -51,18 +55,25 @@ def mentions(document: str, pattern: re.Pattern[str] | None) -> Iterator[tuple[i
 
 
 class _Candidates:
-    """For every document the spans that may be asked for: flat lists of starts and ends, offsets and counts (N,)."""
+    """For every document the spans that may be asked for: starts and ends (S, 2), offsets and counts (N,)."""
 
-    def __init__(self, per_document: Sequence[Sequence[tuple[int, int]]]):
-        flat = [span for spans in per_document for span in spans] or [(0, 1)]
-        self.spans = torch.tensor(flat, dtype=torch.int64)  # (S, 2)
-        self.counts = torch.tensor([len(spans) for spans in per_document])
+    def __init__(self, spans: np.ndarray, counts: np.ndarray):
+        self.spans, self.counts = torch.from_numpy(spans), torch.from_numpy(counts)
         self.offsets = self.counts.cumsum(0) - self.counts
 
     def pick(self, index: Tensor, u: Tensor) -> Tensor:
         """One candidate of each document, (B, 2); any at all where a document has none."""
         at = self.offsets[index] + (u * self.counts[index]).long()
-        return self.spans[at.clamp(max=len(self.spans) - 1)]
+        return self.spans[at.clamp(max=len(self.spans) - 1)].long()
+
+
+def _numbers(values: "array[int]") -> np.ndarray:
+    return np.array(values, dtype=np.int32)
+
+
+def _spans(flat: "array[int]") -> np.ndarray:
+    """(S, 2) of starts and ends in turn; one that nobody asks for where there are none, so that there is a row."""
+    return _numbers(flat or array("i", (0, 1))).reshape(-1, 2)
 
 
 class SalientSpans:
@@ -118,20 +129,42 @@ class SalientSpans:
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
         """Find titles, entities and mentions of training answers, once."""
         places = sorted(set(answers), key=lambda place: (-len(place), place)) if self.gazetteer else []
+        recipe = {"rules": _RULES, "title": self.longest_title, "span": self.longest_span, "places": places}
+        found = kept(documents, "spans", recipe, lambda: self._found(documents, places))
+        self._titles = torch.from_numpy(found["titles"])
+        self._entities = _Candidates(found["entities"], found["entity_counts"])
+        self._mentions = _Candidates(found["mentions"], found["mention_counts"])
+
+    def _found(self, documents: Sequence[str], places: Sequence[str]) -> dict[str, np.ndarray]:
+        """Titles (N,), and of entities and mentions behind them the spans (S, 2), all in a row, and counts (N,)."""
         pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, places))})(?!\w)") if places else None
-        titles = [title_length(document, self.longest_title) for document in documents]
+        titles, entity_counts, mention_counts = array("i"), array("i"), array("i")
+        in_entities, in_mentions = array("i"), array("i")
+        for text in documents:
+            title = title_length(text, self.longest_title)
+            titles.append(title)
+            entity_counts.append(self._append(in_entities, entities(text), title))
+            mention_counts.append(self._append(in_mentions, mentions(text, pattern), title))
+        return {
+            "titles": _numbers(titles),
+            "entities": _spans(in_entities),
+            "entity_counts": _numbers(entity_counts),
+            "mentions": _spans(in_mentions),
+            "mention_counts": _numbers(mention_counts),
+        }
 
-        def behind_title(spans: Iterator[tuple[int, int]], title: int) -> list[tuple[int, int]]:
-            return [(start, end) for start, end in spans if start >= title and end - start <= self.longest_span]
-
-        self._titles = torch.tensor(titles)
-        titled = list(zip(documents, titles, strict=True))
-        self._entities = _Candidates([behind_title(entities(text), title) for text, title in titled])
-        self._mentions = _Candidates([behind_title(mentions(text, pattern), title) for text, title in titled])
+    def _append(self, spans: "array[int]", found: Iterator[tuple[int, int]], title: int) -> int:
+        """Append those behind the title that are short enough, start and end each; tells how many."""
+        before = len(spans)
+        for start, end in found:
+            if start >= title and end - start <= self.longest_span:
+                spans.append(start)
+                spans.append(end)
+        return (len(spans) - before) // 2
 
     def cut(self, store: TokenStore, index: Tensor, u: Tensor) -> Cut:
         """A salient span, the title and what is shown around the span; the document needs a candidate."""
-        full, title = store.lengths[index], self._titles[index]
+        full, title = store.lengths[index], self._titles[index].long()
         known = (u[:, 4] < self.gazetteer) | (self._entities.counts[index] == 0)
         known &= self._mentions.counts[index] > 0
         picked = torch.where(known[:, None], self._mentions.pick(index, u[:, 5]), self._entities.pick(index, u[:, 5]))

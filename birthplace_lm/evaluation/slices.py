@@ -86,7 +86,7 @@ def answer_ends(questions: Sequence[Question], documents: Sequence[str]) -> list
     return ends
 
 
-def documents_by_name(names: Iterable[str], documents: Sequence[str]) -> dict[str, str]:
+def documents_by_name(names: Iterable[str], documents: Iterable[str]) -> dict[str, str]:
     """The document of each name: the first that starts with "Name."; a name without one is left out.
 
     Of two names that a document starts with, the longer owns it, so "Jon S" does not take what is about "Jon S. Vik".

@@ -14,7 +14,7 @@ pass over the known text answers it and nothing is decoded.
 Legend: B batch, T time, V vocabulary, A characters asked for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ def cloze(
     model: Transformer,
     tokenizer: CharTokenizer,
     questions: Sequence[Question],
-    documents: Sequence[str],
+    documents: Iterable[str],
     window: Window | None = None,
     batch_size: int = 128,
 ) -> Cloze:

@@ -13,7 +13,7 @@ import yaml
 
 from birthplace_lm.composing import check_targets
 from birthplace_lm.history import read_history
-from birthplace_lm.jobs import of_the_run
+from birthplace_lm.identity import of_the_run
 from birthplace_lm.runs import STAGES, RunFolder, read_json
 
 

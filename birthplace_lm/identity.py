@@ -1,0 +1,73 @@
+"""What tells one run from another: the settings and data that its result depends on, and the name made of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from birthplace_lm.composing import short_hash
+from birthplace_lm.corpus import Corpus
+from birthplace_lm.sources import sha256_of_corpus
+from birthplace_lm.wordings import QUESTION
+
+_NOT_OF_THE_RUN = (
+    "paths", "logger", "wandb", "callbacks", "checkpoint", "choices", "name", "threads", "stages", "ask_at_most",
+)  # fmt: skip
+# Settings that came after the first runs, and what holds where they are not set: with that a run is the one it was.
+_ADDED: dict[str, dict[str, Any]] = {
+    "data": {"names": "unicode"},
+    "pretrain": {"question_wordings": [QUESTION]},
+    "finetune": {"adaptation": {}},
+    "finetune_only": {"adaptation": {}},
+}
+
+
+def run_name(settings: Mapping[str, Any], corpus: Corpus) -> str:
+    """experiment-attention-positions-s<seed>-<hash of everything that the result depends on>."""
+    if settings["name"]:
+        return str(settings["name"])
+    choices = settings["choices"]
+    words = [choices.get("experiment") or "run", choices.get("attention", "own"), choices.get("positions", "own")]
+    return "-".join([*words, f"s{settings['seed']}", short_hash(of_the_run(settings), sha256_of_corpus(corpus))])
+
+
+def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a result depends on. Which stages are asked for is not among them: they can be added.
+
+    Of the trainer's settings the number of processes is not among them either: they share a batch whose size is the
+    recipe's, so a run may go on with more of them or fewer. What the arithmetic is done in and on (precision,
+    accelerator) is.
+    """
+    of_run = {
+        key: _as_first(key, value) for key, value in without_places(settings).items() if key not in _NOT_OF_THE_RUN
+    }
+    trainer = {key: value for key, value in of_run.get("trainer", {}).items() if key != "num_nodes"}
+    return {**of_run, "trainer": {**trainer, "devices": 1}}
+
+
+def differences(some: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Which settings that a result depends on are not the same, as `group.key`; empty where the runs repeat each other.
+
+    >>> differences({"seed": 0, "data": {"people": 9}}, {"seed": 1, "data": {"people": 9}})
+    ['seed']
+    """
+    one, other = _flat(of_the_run(some)), _flat(of_the_run(others))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by their dotted names; an empty group counts as a value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) and value else {f"{before}{key}": value}
+    return flat
+
+
+def _as_first(group: str, value: Any) -> Any:
+    """The settings of a group without those that came later and change nothing."""
+    added = _ADDED.get(group, {})
+    return {k: v for k, v in value.items() if k not in added or v != added[k]} if added else value
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that say where something lies on this machine."""
+    data = {key: None if key == "dir" else value for key, value in settings["data"].items() if key != "cache"}
+    return {**{key: value for key, value in settings.items() if key != "paths"}, "data": data}
