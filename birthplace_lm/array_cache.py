@@ -18,7 +18,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,14 @@ class ArrayCache:
         They may be written to (torch asks for that), but what is written stays in this process.
         """
         place = self.folder / f"{kind}-{_sum_of(made_from)[:24]}"
-        if place.exists():  # most often: no lock to wait for
-            try:
-                return _opened(place, made_from)
-            except UnusableEntryError as error:
-                _logger.warning("%s: %s; it is made anew", place, error)
+        with suppress(UnusableEntryError):
+            return _opened(place, made_from)  # most often: no lock to wait for
         with self._locked(place.name):
             try:
                 return _opened(place, made_from)  # another process may have made it meanwhile
-            except UnusableEntryError:
+            except UnusableEntryError as error:
+                if place.exists():
+                    _logger.warning("%s: %s; it is made anew", place, error)
                 _write(place, made_from, make())
             return _opened(place, made_from)
 
@@ -109,7 +108,11 @@ def _sync(path: Path) -> None:
 
 
 def _description(path: Path, array: np.ndarray) -> dict[str, Any]:
-    return {"type": array.dtype.str, "shape": list(array.shape), "bytes": path.stat().st_size, "crc32": _crc32(path)}
+    return {"type": array.dtype.str, "shape": list(array.shape), **_bytes_of(path)}
+
+
+def _bytes_of(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "crc32": _crc32(path)}
 
 
 def _crc32(path: Path) -> int:
@@ -136,9 +139,10 @@ def _opened(place: Path, made_from: Mapping[str, Any]) -> Entry:
     arrays = {}
     for name, described in found["arrays"].items():
         path = place / f"{name}.npy"
-        try:
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-            actual = _description(path, array)
+        try:  # the bytes first: only what was once written here is read as an array
+            if (actual := _bytes_of(path)).items() <= described.items():
+                array = np.lib.format.open_memmap(path, mode="c")
+                actual = {"type": array.dtype.str, "shape": list(array.shape), **actual}
         except (OSError, ValueError, EOFError) as error:
             raise UnusableEntryError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from None
         if actual != described:

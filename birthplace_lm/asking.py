@@ -79,6 +79,7 @@ class Asking:
 
 def check_siblings(folder: RunFolder, others: Sequence[RunFolder]) -> None:
     """Raise ValueError for a run that differs from `folder` in more than the seed, with what it differs in."""
+    seeds = [run.config()["seed"] for run in (folder, *others)]
     for other in others:
         if other.root.resolve() == folder.root.resolve():
             raise ValueError(f"{other.root} is the run itself: name runs with other seeds")
@@ -86,8 +87,14 @@ def check_siblings(folder: RunFolder, others: Sequence[RunFolder]) -> None:
         if differing:
             shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
             raise ValueError(f"{other.root} differs from {folder.root} in more than the seed: {shown}")
-        if other.tokenizer().fingerprint != folder.tokenizer().fingerprint:
-            raise ValueError(f"{other.root} has another vocabulary than {folder.root}: it was trained on other data")
+        if seeds.count(seed := other.config()["seed"]) > 1:
+            raise ValueError(f"{other.root} has seed {seed} as another of these runs: it would be counted twice")
+        if other.data_fingerprint() != folder.data_fingerprint():
+            raise ValueError(f"{other.root} was trained on other data than {folder.root}")
+        if other.final_stage() != (stage := folder.final_stage()):
+            raise ValueError(
+                f"{other.root} has finished {other.final_stage()}, not {stage}: run its command to the end"
+            )
 
 
 def question_about(name: str) -> str:

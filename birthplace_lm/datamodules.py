@@ -170,6 +170,8 @@ class SpanCorruptionDataModule(_TrainingData):
         self.question_loss, self.document_loss = question_loss, document_loss
         self.documents = document_store(documents, tokenizer)
         corruption.prepare(documents, distinct_answers(questions))
+        if not question_share and list(question_wordings) != [QUESTION]:
+            raise ValueError("question_wordings say how questions are asked, and question_share is 0: raise the share")
         questions_mixed_in = questions if question_share else ()
         self.questions = question_store(questions_mixed_in, tokenizer, block_size)
         self.wordings = Wordings(question_wordings, self.questions, questions_mixed_in, tokenizer, block_size)

@@ -14,7 +14,7 @@ Making an entry takes about as much memory as the file has bytes; using it takes
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class _Reading:
         except (_UnsoundError, UnicodeDecodeError):
             self._explain()
         if digest.hexdigest() != sha256:
-            raise CorpusError(f"{self.path}:1:1: the file changed while it was read; give the command again")
+            self._changed()
         self.ids[self.end : self.end + 2] = 1, 0  # MASK, PAD
         arrays = {name: np.concatenate(blocks) for name, blocks in self.columns.items() if name != "name"}
         facts: dict[str, Any] = {"alphabet": self.alphabet, "characters": "".join(sorted(self.characters))}
@@ -128,6 +128,9 @@ class _Reading:
             read_documents(self.path)
         else:
             read_questions(self.path, self.kind == "answered")
+        self._changed()
+
+    def _changed(self) -> NoReturn:
         raise CorpusError(f"{self.path}:1:1: the file changed while it was read; give the command again")
 
     def _take(self, data: bytes) -> None:
@@ -196,6 +199,8 @@ class _Reading:
             self.ids = self.ids.astype(_narrowest(len(self.alphabet)), copy=False)
             if self.kind == "documents":
                 self.characters = set(self.alphabet[len(_SPECIAL) :]) - {"\n"}
+        if self.end + len(numbers) > len(self.ids):
+            self._changed()  # the file has grown
         self.ids[self.end : self.end + len(numbers)] = numbers
         self.end += len(numbers)
 

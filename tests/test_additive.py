@@ -61,6 +61,15 @@ def test_wishes_beyond_the_limit_stay_numbers(dtype: torch.dtype) -> None:
     assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
 
 
+@torch.no_grad()
+def test_half_precision_has_room_for_wishes_too() -> None:
+    """exp(2·40) is no float16: 0·∞ would be NaN."""
+    layer = roughened(tiny("additive")).half().blocks[0].attention
+    torch.nn.init.normal_(layer.scores.query_key.weight, std=1000.0)
+    out = layer(torch.randn(2, 12, 16).half())
+    assert out.dtype == torch.float16 and out.isfinite().all()
+
+
 def test_at_the_limit_tanh_is_saturated() -> None:
     edge = torch.tensor(LIMIT, dtype=torch.float64)
     assert edge.tanh() == 1

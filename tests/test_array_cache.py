@@ -119,6 +119,19 @@ def test_damage_is_noticed_said_and_mended(
     assert same(cache.entry("texts", RECIPE, never))
 
 
+def test_no_changed_bit_of_a_header_is_read_as_an_array(tmp_path: Path) -> None:
+    """A header is Python's notation: read damaged, it fails in a hundred ways, or as another kind of file."""
+    cache = ArrayCache(tmp_path)
+    cache.entry("texts", RECIPE, made)
+    path = place(tmp_path) / "ids.npy"
+    whole = path.read_bytes()
+    bits = [bytes([*whole[:at], whole[at] ^ 1 << bit, *whole[at + 1 :]]) for at in range(128) for bit in (0, 5)]
+    for damaged in (*bits, b"PK\3\4" + whole[4:], b"\x80\4." + whole[3:]):
+        path.write_bytes(damaged)
+        assert same(cache.entry("texts", RECIPE, made))
+        assert path.read_bytes() == whole
+
+
 def test_every_changed_byte_of_the_description_is_noticed(tmp_path: Path) -> None:
     cache = ArrayCache(tmp_path)
     cache.entry("texts", RECIPE, made)

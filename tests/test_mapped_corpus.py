@@ -207,7 +207,7 @@ def batches(corpus: Corpus, name: str, share: float) -> list[torch.Tensor]:
     policy = build(composed_settings(f"corruption={name}")["corruption"], block_size=BLOCK)
     tokenizer = CharTokenizer.fit(_shown_in_training(corpus))
     shape = {"batch_size": 16, "micro_batches": 3, "seed": 5}
-    wordings = ("Where was {name} born?", "Where {name} born?")
+    wordings = ("Where was {name} born?", "Where {name} born?") if share else ("Where was {name} born?",)
     pretraining = SpanCorruptionDataModule(
         corpus.documents, corpus.train, tokenizer, policy, BLOCK, epochs=3, question_share=share,
         question_wordings=wordings, **shape,

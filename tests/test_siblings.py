@@ -70,13 +70,26 @@ def test_another_recipe_is_refused_with_what_differs(
     assert (runs[0].root / "knowledge.json").read_bytes() == before
 
 
-def test_another_vocabulary_is_refused(runs: tuple[RunFolder, RunFolder, RunFolder], tmp_path: Path) -> None:
+def test_other_data_are_refused(runs: tuple[RunFolder, RunFolder, RunFolder], tmp_path: Path) -> None:
     other = copy_of(runs[1], tmp_path)
-    characters = json.loads((other.root / "vocabulary.json").read_text(encoding="utf-8"))["characters"]
-    text = json.dumps({"characters": [*characters, "Ω"]})
-    (other.root / "vocabulary.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="has another vocabulary"):
+    text = (other.root / "provenance.json").read_text(encoding="utf-8")
+    changed = text.replace(runs[0].data_fingerprint(), "ab" * 32)
+    (other.root / "provenance.json").write_text(changed, encoding="utf-8")
+    with pytest.raises(ValueError, match="was trained on other data"):
         check_siblings(runs[0], [other])
+
+
+def test_a_run_that_is_not_at_its_end_is_refused(runs: tuple[RunFolder, RunFolder, RunFolder], tmp_path: Path) -> None:
+    other = copy_of(runs[1], tmp_path)
+    shutil.rmtree(other.root / "finetune")
+    with pytest.raises(ValueError, match="has finished pretrain, not finetune"):
+        check_siblings(runs[0], [other])
+
+
+def test_no_seed_counts_twice(runs: tuple[RunFolder, RunFolder, RunFolder], tmp_path: Path) -> None:
+    for others in ([runs[1], runs[1]], [copy_of(runs[0], tmp_path)]):
+        with pytest.raises(ValueError, match="it would be counted twice"):
+            check_siblings(runs[0], others)
 
 
 def test_differences_name_the_setting() -> None:

@@ -155,3 +155,9 @@ def test_a_run_asks_in_other_wordings_while_it_is_pretrained_and_only_then(tmp_p
     assert len(names) == 2
     with pytest.raises(ConfigError, match=r"pretrain: the wording 'Where\?' has 0 times"):
         tiny_run(tmp_path, 'pretrain.question_wordings=["Where?"]')
+
+
+def test_wordings_of_no_questions_are_refused() -> None:
+    """They would change a run's name and nothing else."""
+    with pytest.raises(ValueError, match="question_share is 0: raise the share"):
+        mixed(question_share=0.0)

@@ -10,7 +10,7 @@ from birthplace_lm.attention.heads import check_heads, remember, split_heads
 from birthplace_lm.attention.scored import ScoredAttention, Scores
 from birthplace_lm.positions import Positions
 
-LIMIT = 40.0  # tanh(±40) is ±1 in float64 too, and exp(2·40) is still a number in float32
+LIMIT = 40.0  # tanh(±40) is ±1 in float64 too, and exp(2·40) is still a number in float32 and bfloat16, not in float16
 NUMBERS_AT_ONCE = 2**18  # 1 MB of float32: what stays near the processor while several operations go through it
 
 
@@ -79,15 +79,16 @@ class AdditiveScores(Scores):
         self.w = nn.Parameter(torch.empty(n_heads, 1, 1, width).uniform_(-(width**-0.5), width**-0.5))
 
     def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
-        bounded = self.query_key(x).to(self.w.dtype).clamp(-LIMIT, LIMIT)
+        dtype = torch.float32 if self.w.dtype == torch.float16 else self.w.dtype
+        bounded = self.query_key(x).to(dtype).clamp(-LIMIT, LIMIT)
         q, k = (split_heads(part, self.n_heads) for part in bounded.chunk(2, dim=-1))  # (B, H, T, K)
         k = remember(cache, "k", k)  # (B, H, S, K)
         for some, keys in zip(q.split(texts), k.split(texts), strict=True):
             end = offset
             for part in some.split(rows, dim=2):
                 end += part.shape[2]
-                heads = zip(part.unbind(1), keys[:, :, :end].unbind(1), self.w[:, 0, 0], strict=True)
-                scores = torch.stack([Compared.apply(*head, self.chunk) for head in heads], dim=1)  # (b, H, n, end)
+                heads = zip(part.unbind(1), keys[:, :, :end].unbind(1), self.w[:, 0, 0].to(dtype), strict=True)
+                scores = torch.stack([Compared.apply(*head, self.chunk) for head in heads], dim=1).to(self.w.dtype)
                 bias = self.positions.score_bias(part.shape[2], end, x.device)
                 yield scores if bias is None else scores + bias.to(scores.dtype)
 

@@ -20,7 +20,10 @@ def main(arguments: list[str] | None = None) -> None:
     attention against vanilla's, forward and backward, beside what its arithmetic says. peers: our layers against
     x-transformers', same weights. facts: the table of birthplace_lm/attention/README.md.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.what in ("training", "jobs") and len(options.attention or ()) > 1:
+        parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.jobs import as_config_errors
     from birthplace_lm.replacing import replace_file

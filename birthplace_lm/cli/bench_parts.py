@@ -48,8 +48,8 @@ def printed(rows: Iterator[dict[str, Any]], line: Callable[[Mapping[str, Any]], 
     return kept
 
 
-def machine() -> dict[str, Any]:
-    """Where figures come from that no data went into."""
+def machine(data: str = "") -> dict[str, Any]:
+    """Where figures come from, and the sum of the data that went into them, if any did."""
     from birthplace_lm.provenance import provenance
 
-    return provenance("")
+    return provenance(data)

@@ -18,7 +18,6 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Every way to train that can be had here, then decoding: figures, and their table."""
     from birthplace_lm.benchmarks import training, training_table
     from birthplace_lm.callbacks import quieten_lightning
-    from birthplace_lm.provenance import provenance
     from birthplace_lm.sources import sha256_of_corpus
 
     options.threads = _set_threads(options.threads)
@@ -33,7 +32,7 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     _profile(options, model, recording)
     rows = training_table.rows(timings, rate.rates, _memory(ways, options))
     figures = {
-        **provenance(sha256_of_corpus(corpus)),
+        **machine(sha256_of_corpus(corpus)),
         "libraries": _libraries(),
         "missing": missing,
         "training": rows,
@@ -49,13 +48,15 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Trainings of one thread side by side against one of as many threads: figures, and their lines."""
     from birthplace_lm.benchmarks import side_by_side
+    from birthplace_lm.sources import sha256_of_corpus
 
     threads = _set_threads(options.threads)
     command = [*_own_process(options, "this package, bare"), "--seconds", str(options.seconds)]
     figures = side_by_side.compare(command, threads, options.repetitions)
     told = side_by_side.text(figures)
     print(told, end="")
-    return {**machine(), "jobs": figures}, "".join(f"    {line}\n" for line in told.splitlines())
+    where = machine(sha256_of_corpus(corpus_of(options)))
+    return {**where, "jobs": figures}, "".join(f"    {line}\n" for line in told.splitlines())
 
 
 def corpus_of(options: argparse.Namespace) -> "Corpus":
@@ -74,6 +75,10 @@ def material(options: argparse.Namespace, corpus: "Corpus") -> "tuple[Transforme
     shown = (text for question in corpus.train for text in (question.text, question.answer or ""))
     tokenizer = CharTokenizer.fit([*corpus.documents, *shown])  # as a training does
     model = model_of((options.attention or ["vanilla"])[0], options.model, options.dropout)(len(tokenizer))
+    if options.batch_size > len(corpus.documents):
+        raise ValueError(
+            f"--batch-size {options.batch_size} is more than the {len(corpus.documents)} documents there are"
+        )
     block_size = config("model", options.model).block_size
     return model, Recording(corpus.documents, tokenizer, block_size, options.batch_size, options.steps)
 

@@ -100,6 +100,12 @@ def _check_alike(label: str, group: Sequence[FinishedRun], mix: bool) -> None:
         raise ConfigError(
             f"{label}: the same seed more than once, which would count it twice: leave out one of {twice}"
         )
+    if len({frozenset(run.right) for run in group}) > 1:
+        counts = ", ".join(f"{run.folder} {len(run.right)}" for run in group)
+        raise ConfigError(
+            f"{label}: the runs were not asked the same questions ({counts}); answer them again with "
+            "birthplace-evaluate RUN --at-most N, the same N for all"
+        )
     for what in () if mix else ("commit", "data"):
         values = {getattr(run, what) for run in group}
         if len(values) > 1:
