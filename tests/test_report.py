@@ -140,6 +140,13 @@ def test_positions_are_named_where_they_differ(tmp_path: Path) -> None:
     assert {v.label for v in compare(collect([tmp_path])[0])} == {"vanilla learned", "vanilla rotary"}
 
 
+def test_runs_that_were_asked_other_questions_are_not_averaged(tmp_path: Path) -> None:
+    finished(tmp_path, "a")
+    finished(tmp_path, "b", "11001", seed=1)
+    with pytest.raises(ConfigError, match="vanilla: the runs were not asked the same questions .*--at-most N"):
+        compare(collect([tmp_path])[0])
+
+
 def test_one_seed_does_not_count_twice(tmp_path: Path) -> None:
     finished(tmp_path, "a")
     finished(tmp_path, "b")
