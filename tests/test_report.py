@@ -143,7 +143,7 @@ def test_positions_are_named_where_they_differ(tmp_path: Path) -> None:
 def test_runs_that_were_asked_other_questions_are_not_averaged(tmp_path: Path) -> None:
     finished(tmp_path, "a")
     finished(tmp_path, "b", "11001", seed=1)
-    with pytest.raises(ConfigError, match="vanilla: the runs were not asked the same questions .*--at-most N"):
+    with pytest.raises(ConfigError, match=r"vanilla: the runs were not asked the same questions .*--at-most N"):
         compare(collect([tmp_path])[0])
 
 
