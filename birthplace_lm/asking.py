@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from birthplace_lm.beam_search import beam_answers
-from birthplace_lm.composing import build
+from birthplace_lm.composing import build, differences
 from birthplace_lm.corpus import Corpus
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.baselines import places_by_frequency
 from birthplace_lm.evaluation.signals import Signals, confidence_signals
-from birthplace_lm.identity import differences
+from birthplace_lm.identity import of_the_run
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.world import World
 
@@ -83,7 +83,8 @@ def check_siblings(folder: RunFolder, others: Sequence[RunFolder]) -> None:
     for other in others:
         if other.root.resolve() == folder.root.resolve():
             raise ValueError(f"{other.root} is the run itself: name runs with other seeds")
-        differing = [key for key in differences(folder.config(), other.config()) if key != "seed"]
+        rows = differences(of_the_run(folder.config()), of_the_run(other.config()))
+        differing = [key for key, _, _ in rows if key != "seed"]
         if differing:
             shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
             raise ValueError(f"{other.root} differs from {folder.root} in more than the seed: {shown}")

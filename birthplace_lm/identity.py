@@ -43,24 +43,6 @@ def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**of_run, "trainer": {**trainer, "devices": 1}}
 
 
-def differences(some: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """Which settings that a result depends on are not the same, as `group.key`; empty where the runs repeat each other.
-
-    >>> differences({"seed": 0, "data": {"people": 9}}, {"seed": 1, "data": {"people": 9}})
-    ['seed']
-    """
-    one, other = _flat(of_the_run(some)), _flat(of_the_run(others))
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by their dotted names; an empty group counts as a value."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) and value else {f"{before}{key}": value}
-    return flat
-
-
 def _as_first(group: str, value: Any) -> Any:
     """The settings of a group without those that came later and change nothing."""
     added = _ADDED.get(group, {})

@@ -3,13 +3,15 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from birthplace_lm.asking import Asking, check_siblings
 from birthplace_lm.cli import evaluate
+from birthplace_lm.composing import differences
 from birthplace_lm.evaluation.exact_match import read_predictions
-from birthplace_lm.identity import differences
+from birthplace_lm.identity import of_the_run
 from birthplace_lm.jobs import corpus_of
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
@@ -92,9 +94,13 @@ def test_no_seed_counts_twice(runs: tuple[RunFolder, RunFolder, RunFolder], tmp_
             check_siblings(runs[0], others)
 
 
+def differing(some: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    return [key for key, _, _ in differences(of_the_run(some), of_the_run(others))]
+
+
 def test_differences_name_the_setting() -> None:
     settings = {"seed": 0, "data": {"people": 9, "dir": "a"}, "model": {"dropout": 0.0}, "name": None, "trainer": {}}
-    assert differences(settings, settings | {"name": "x", "data": {"people": 9, "dir": "b"}}) == []
+    assert differing(settings, settings | {"name": "x", "data": {"people": 9, "dir": "b"}}) == []
     changed = settings | {"seed": 1, "model": {"dropout": 0.1, "n_layers": 2}}
-    assert differences(settings, changed) == ["model.dropout", "model.n_layers", "seed"]
-    assert differences(changed, settings) == ["model.dropout", "model.n_layers", "seed"]
+    assert differing(settings, changed) == ["model.dropout", "model.n_layers", "seed"]
+    assert differing(changed, settings) == ["model.dropout", "model.n_layers", "seed"]
