@@ -92,7 +92,7 @@ class Muon(Optimizer):
     """Momentum, orthogonalised: every direction of a weight matrix moves equally far (Jordan 2024; arXiv 2502.16982).
 
     Matrices of one shape are orthogonalised in one batch, so a step takes a few kernels however many layers there are.
-    `compute_dtype` is that of Newton–Schulz; None means bfloat16 on CUDA and float32 elsewhere.
+    `compute_dtype` is the torch dtype, by its name, of Newton–Schulz; None means bfloat16 on CUDA and float32 elsewhere.
     Raises ValueError for parameters that are not matrices; `muon` below gives those to AdamW.
     """
 
@@ -105,14 +105,16 @@ class Muon(Optimizer):
         ns_steps: int = 5,
         ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
         adjust_lr_fn: str = "original",
-        compute_dtype: torch.dtype | None = None,
+        compute_dtype: str | None = None,
     ) -> None:
         if adjust_lr_fn not in _STEP_LENGTHS:
             raise ValueError(f"adjust_lr_fn: got {adjust_lr_fn!r}, know {', '.join(_STEP_LENGTHS)}")
         defaults: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "ns_steps": ns_steps}
         defaults |= {"ns_coefficients": tuple(ns_coefficients), "adjust_lr_fn": adjust_lr_fn}
         super().__init__(params, defaults)
-        self.compute_dtype = compute_dtype  # not in the groups: a dtype is no plain data for a checkpoint
+        if compute_dtype not in (None, "bfloat16", "float32", "float64"):
+            raise ValueError(f"compute_dtype: got {compute_dtype!r}, know bfloat16, float32, float64 and null")
+        self.compute_dtype = getattr(torch, compute_dtype) if compute_dtype else None
         for parameter in chain.from_iterable(group["params"] for group in self.param_groups):
             if parameter.ndim != 2:
                 raise ValueError(f"Muon takes matrices, got shape {tuple(parameter.shape)}; give that one to AdamW")
@@ -208,7 +210,7 @@ def muon(
     ns_steps: int = 5,
     adjust_lr_fn: str = "original",
     fused: bool = True,
-    compute_dtype: torch.dtype | None = None,
+    compute_dtype: str | None = None,
 ) -> Optimizer:
     """Muon at `lr` for the hidden matrices, AdamW at `adamw_lr` for the rest; weight decay on all but biases.
 

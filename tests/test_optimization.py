@@ -143,7 +143,7 @@ def test_muon_is_torchs(adjust_lr_fn: str, shape: tuple[int, int]) -> None:
     start = matrices((3, *shape), 2).unbind()
     ours, theirs = ([nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
     options = {"lr": 0.05, "weight_decay": 0.2, "momentum": 0.9, "adjust_lr_fn": adjust_lr_fn}
-    optimizers = Muon(ours, **options, compute_dtype=torch.bfloat16), torch.optim.Muon(theirs, **options)
+    optimizers = Muon(ours, **options, compute_dtype="bfloat16"), torch.optim.Muon(theirs, **options)
     for step in range(4):
         for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
             for parameter, gradient in zip(parameters, matrices((3, *shape), 10 + step), strict=True):

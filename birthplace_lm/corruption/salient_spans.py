@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from birthplace_lm.corruption import Cut, Pieces, TokenStore, ask_for_span, choo
 from birthplace_lm.corruption.random_spans import RandomSpans
 from birthplace_lm.mapped_texts import kept
 
+_Finder = Callable[[str, int], Iterator[tuple[int, int]]]
 _RULES = 1  # raise it when the same documents begin to give other spans: those kept before are then not taken for new
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _TITLE = re.compile(r"(?:.*?[^\W_]{2}\)?)\.\s")  # up to the first full stop that does not close an initial
@@ -49,9 +50,41 @@ def entities(document: str) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def mentions(document: str, pattern: re.Pattern[str] | None) -> Iterator[tuple[int, int]]:
+def mentions(document: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
     """(start, end) of every answer of the gazetteer that the document holds as whole words."""
-    return (match.span() for match in pattern.finditer(document)) if pattern else iter(())
+    return (match.span() for match in pattern.finditer(document))
+
+
+def foreign_names(document: str, title: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the runs of capitalised words behind a title of so many characters and not made of its words.
+
+    >>> text = "Ada Vik. Vik was born in Oslo in 1872 ."
+    >>> [text[start:end] for start, end in foreign_names(text, 9)]
+    ['Oslo']
+    """
+    own = set(_WORD.findall(document[:title]))
+    for start, end in entities(document):
+        if start >= title and document[start].isupper() and not own.issuperset(_WORD.findall(document[start:end])):
+            yield start, end
+
+
+def recurring_names(documents: Iterable[str], longest_title: int = 48) -> set[str]:
+    """Runs of capitalised words that two documents or more share: places, peoples, months, rarely a person.
+
+    A name in its own title does not count, nor does a single word that is also written small, as after a full stop.
+    Nothing but the documents says what is on the list.
+
+    >>> sorted(recurring_names(["Ada Vik. She left New York .", "Bo Lund. She came to New York as she left . The end ."]))
+    ['New York']
+    """
+    once, again, small = set[str](), set[str](), set[str]()
+    for document in documents:
+        title = title_length(document, longest_title)
+        names = {document[start:end] for start, end in foreign_names(document, title)}
+        again |= names & once
+        once |= names
+        small.update(word for word in _WORD.findall(document) if word[0].islower())
+    return {name for name in again if name[0].lower() + name[1:] not in small}
 
 
 class _Candidates:
@@ -84,6 +117,9 @@ class SalientSpans:
     A share `isolated` of the salient ones shows only the title, `min_before` … `before` characters before the span and
     0 … `after` behind it: where the rest of a text gives the answer away, a model need not learn whom it is about.
 
+    With `known="recurring"` the share `gazetteer` asks for a name that other documents have too (`recurring_names`)
+    instead: no answer of any question is looked at.
+
     Rules that look at the documents and at the training answers alone; nothing knows whose birthplace is asked for.
     """
 
@@ -101,7 +137,10 @@ class SalientSpans:
         after: int = 16,
         longest_span: int = 32,
         window: str = "anywhere",
+        known: str = "answers",
     ):
+        if known not in ("answers", "recurring"):
+            raise ValueError(f"known is answers|recurring, not {known!r}")
         for name, share in {"salient": salient, "gazetteer": gazetteer, "isolated": isolated}.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in 0 … 1, not {share}")
@@ -112,6 +151,7 @@ class SalientSpans:
             )
         self.random = RandomSpans(block_size, window=window, third_sentinel=True)
         self.salient, self.gazetteer, self.isolated = salient, gazetteer, isolated
+        self.known = known
         self.min_before = min_before
         self.before, self.after, self.longest_span = before, after, longest_span
         self.longest_title = min(48, (self.random.max_length - longest_span) // 2)
@@ -127,24 +167,36 @@ class SalientSpans:
         return max(self.random.max_total, isolated)
 
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
-        """Find titles, entities and mentions of training answers, once."""
+        """Find titles, entities and mentions of what is known, once."""
         places = sorted(set(answers), key=lambda place: (-len(place), place)) if self.gazetteer else []
-        recipe = {"rules": _RULES, "title": self.longest_title, "span": self.longest_span, "places": places}
-        found = kept(documents, "spans", recipe, lambda: self._found(documents, places))
+        of = "recurring" if self.known == "recurring" and self.gazetteer else places
+        recipe = {"rules": _RULES, "title": self.longest_title, "span": self.longest_span, "places": of}
+        found = kept(documents, "spans", recipe, lambda: self._found(documents, self._finder(documents, places)))
         self._titles = torch.from_numpy(found["titles"])
         self._entities = _Candidates(found["entities"], found["entity_counts"])
         self._mentions = _Candidates(found["mentions"], found["mention_counts"])
 
-    def _found(self, documents: Sequence[str], places: Sequence[str]) -> dict[str, np.ndarray]:
+    def _finder(self, documents: Sequence[str], places: Sequence[str]) -> _Finder:
+        """What finds the known spans (start, end) of a document with a title of so many characters."""
+        if self.gazetteer and self.known == "recurring":
+            names = recurring_names(documents, self.longest_title)
+            return lambda text, title: (
+                (start, end) for start, end in foreign_names(text, title) if text[start:end] in names
+            )
+        if not places:
+            return lambda text, title: iter(())
+        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, places))})(?!\w)")
+        return lambda text, title: mentions(text, pattern)
+
+    def _found(self, documents: Sequence[str], find: _Finder) -> dict[str, np.ndarray]:
         """Titles (N,), and of entities and mentions behind them the spans (S, 2), all in a row, and counts (N,)."""
-        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, places))})(?!\w)") if places else None
         titles, entity_counts, mention_counts = array("i"), array("i"), array("i")
         in_entities, in_mentions = array("i"), array("i")
         for text in documents:
             title = title_length(text, self.longest_title)
             titles.append(title)
             entity_counts.append(self._append(in_entities, entities(text), title))
-            mention_counts.append(self._append(in_mentions, mentions(text, pattern), title))
+            mention_counts.append(self._append(in_mentions, find(text, title), title))
         return {
             "titles": _numbers(titles),
             "entities": _spans(in_entities),
