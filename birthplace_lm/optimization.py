@@ -92,7 +92,7 @@ class Muon(Optimizer):
     """Momentum, orthogonalised: every direction of a weight matrix moves equally far (Jordan 2024; arXiv 2502.16982).
 
     Matrices of one shape are orthogonalised in one batch, so a step takes a few kernels however many layers there are.
-    `compute_dtype` is the torch dtype, by its name, of Newton–Schulz; None means bfloat16 on CUDA and float32 elsewhere.
+    `compute_dtype` names the torch dtype of Newton–Schulz; None means bfloat16 on CUDA and float32 elsewhere.
     Raises ValueError for parameters that are not matrices; `muon` below gives those to AdamW.
     """
 
