@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from birthplace_lm.dropout import Dropout
 from birthplace_lm.positions import Positions
 
 Cache = list[dict[str, Tensor]]
@@ -71,7 +72,7 @@ class Block(nn.Module):
     def __init__(self, attention: Attention, mlp: nn.Sequential, norms: tuple[nn.Module, nn.Module], dropout: float):
         super().__init__()
         self.attention_norm, self.mlp_norm = norms
-        self.attention, self.mlp, self.dropout = attention, mlp, nn.Dropout(dropout)
+        self.attention, self.mlp, self.dropout = attention, mlp, Dropout(dropout)
 
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), cache))  # (B, T, D)
@@ -101,12 +102,10 @@ class Transformer(nn.Module):
         zero_init_outputs: bool = False,
     ):
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a share in [0, 1), not {dropout}")
         where = positions(block_size=block_size, d_model=d_model, n_heads=n_heads)
         self.characters = nn.Embedding(vocabulary_size, d_model)
         self.positions = where.embedding()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         blocks = [
             Block(
                 attention(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from birthplace_lm.dropout import Dropout
 from birthplace_lm.positions import Positions
 
 
@@ -96,7 +97,7 @@ class AttentionWeights(nn.Module):
 
     def __init__(self, dropout: float):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, scores: Tensor, mask: Tensor, rows: int) -> Tensor:
         """Scores (B or 1, H, T, S) and a mask (T, S) to add to weights (B, H, T, S), rows of sum 1 before dropout."""
@@ -117,7 +118,7 @@ class FusedAttention(nn.Module):
 
     What vanilla attention and its relatives with fewer keys have in common. The weights never stand in memory as a
     matrix on devices with a flash kernel. While somebody listens to `weights` they do: the layer then computes the same
-    function step by step, in O(HT²) memory.
+    function step by step, in O(HT²) memory. So it does where a processor drops weights, for which torch has no kernel.
     """
 
     def __init__(
@@ -157,7 +158,8 @@ class FusedAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
         """(B, H, T, K), (B, G, S, K), (B, G, S, K) -> (B, T, D); S ends where T does."""
         bias = self.positions.score_bias(q.shape[2], k.shape[2], q.device)  # (H, T, S) or None
-        way = self._step_by_step if listened_to(self.weights) else self._fused
+        drops = self.training and self.dropout > 0 and q.device.type == "cpu"
+        way = self._step_by_step if listened_to(self.weights) or drops else self._fused
         with torch.autocast(q.device.type, enabled=q.device.type != "cpu"):
             attended = way(q, k, v, bias, window)  # (B, H, T, K)
         return self.output(merge_heads(attended))
