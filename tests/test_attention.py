@@ -119,6 +119,29 @@ def test_it_is_finite_in_bfloat16(attention: str) -> None:
     assert logits.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("listening", [False, True])
+@pytest.mark.parametrize("attention", ["vanilla", "vanilla_qk_norm", "grouped_query", "sliding_window"])
+def test_a_processor_in_bfloat16_attends_in_float32(
+    attention: str, listening: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+    fused = F.scaled_dot_product_attention
+
+    def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.extend((q.dtype, k.dtype, v.dtype))
+        return fused(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    model = roughened(tiny(attention)).float()
+    if listening:
+        model.blocks[0].attention.weights.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    expected = model(tokens(16))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model(tokens(16))
+    assert set(seen) == {torch.float32} and len(seen) >= 6
+    assert 1e-6 < (got - expected).abs().max() < 0.05 * expected.abs().max()
+
+
 @every_variant
 def test_heads_that_do_not_divide_the_width_are_refused(attention: str) -> None:
     with pytest.raises(Exception, match="3 heads do not divide the width 16"):

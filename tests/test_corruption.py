@@ -12,7 +12,13 @@ from birthplace_lm.batches import uniforms
 from birthplace_lm.corpus import read_folder
 from birthplace_lm.corruption import TokenStore, assemble
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.corruption.salient_spans import SalientSpans, entities, mentions, title_length
+from birthplace_lm.corruption.salient_spans import (
+    SalientSpans,
+    entities,
+    mentions,
+    recurring_names,
+    title_length,
+)
 from birthplace_lm.tokenizer import MASK, PAD, CharTokenizer
 
 BLOCK = 128
@@ -36,6 +42,7 @@ POLICIES = {
     "small block": RandomSpans(16),
     "salient": SalientSpans(BLOCK),
     "entities": SalientSpans(BLOCK, gazetteer=0, isolated=0),
+    "recurring": SalientSpans(BLOCK, known="recurring"),
 }
 for policy in POLICIES.values():
     policy.prepare(DOCUMENTS, PLACES)
@@ -154,6 +161,42 @@ def test_the_gazetteer_alone_asks_for_known_answers_only() -> None:
     assert len(spans) > 100 and set(spans) == {"Pau", "New York"}
 
 
+def test_recurring_names_agree_with_a_slow_count() -> None:
+    """Written from the rule: shared by two documents, behind titles not made of their words, never written small."""
+    shared: dict[str, set[int]] = {}
+    for number, document in enumerate(DOCUMENTS):
+        title = title_length(document)
+        for start, end in entities(document):
+            words = document[start:end].split()
+            if start >= title and not all(word in document[:title].replace(".", " ").split() for word in words):
+                shared.setdefault(document[start:end], set()).add(number)
+    small = {word for document in DOCUMENTS for word in document.split() if word[0].islower()}
+    expected = {
+        name for name, where in shared.items()
+        if len(where) > 1 and not name[0].isdigit() and name[0].lower() + name[1:] not in small
+    }  # fmt: skip
+    assert recurring_names(DOCUMENTS) == expected and {"Pau", "New York"} <= expected
+
+
+def test_recurring_names_leave_out_own_names_beginnings_and_numbers() -> None:
+    texts = ["Ada Vik. The painter Vik met Ada in Pau in 1872 .", "Ada Lund. The end of Ada in Pau in 1872, the end ."]
+    assert recurring_names(texts) == {"Pau"}
+
+
+def test_recurring_spans_need_no_answer() -> None:
+    policies = [SalientSpans(BLOCK, salient=1.0, gazetteer=1.0, known="recurring") for _ in range(2)]
+    for policy, answers in zip(policies, (PLACES, ()), strict=True):
+        policy.prepare(DOCUMENTS, answers)
+    with_answers, without = (corrupted(policy, 3) for policy in policies)
+    assert with_answers == without
+    names = recurring_names(DOCUMENTS)
+    for document, sequence in zip(DOCUMENTS, without, strict=True):
+        body = document[title_length(document) :]
+        candidates = names & {body[start:end] for start, end in entities(body) if end - start <= 32}
+        if candidates - set(document.split(". ")[0].split()):
+            assert parts(sequence, True)[2] in candidates
+
+
 @pytest.mark.parametrize(
     ("document", "title"),
     [
@@ -191,6 +234,8 @@ def test_knobs_out_of_range_are_refused_with_the_numbers(arguments: dict[str, ob
         SalientSpans(BLOCK, salient=1.5)
     with pytest.raises(ValueError, match=r"before 100.* make 191 characters, the block has 128"):
         SalientSpans(BLOCK, before=100)
+    with pytest.raises(ValueError, match=r"answers\|recurring, not 'places'"):
+        SalientSpans(BLOCK, known="places")
 
 
 def test_titles_are_found_in_nearly_all_real_documents(cs224n: Path) -> None:

@@ -284,3 +284,8 @@ def test_lightning_steps_and_clips(kind: str, precision: str) -> None:
     assert len(module.losses) == trainer.global_step == 8  # the closure ran once a step
     assert module.losses[-1] < 0.9 * module.losses[0]
     assert max(module.norms[1::2]) < 0.1001 < min(module.norms[0::2])
+
+
+def test_a_dtype_that_muon_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="compute_dtype: got 'float8', know bfloat16"):
+        Muon([nn.Parameter(torch.zeros(2, 2))], lr=0.1, compute_dtype="float8")

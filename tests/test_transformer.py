@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from birthplace_lm.composing import build
+from birthplace_lm.transformer import ReluSquared
 from tests.helpers import VARIANTS, option, tiny
 
 
@@ -44,6 +45,16 @@ def test_zero_initialised_outputs_make_every_block_an_identity() -> None:
     x = torch.randn(2, 5, 16)
     for block in model.blocks:
         assert torch.equal(block(x), x)
+
+
+def test_relu_squared_and_its_gradient_are_those_of_the_two_functions() -> None:
+    x, upstream = torch.randn(3, 40, dtype=torch.float64), torch.randn(3, 40, dtype=torch.float64)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    out, expected = ReluSquared()(ours), F.relu(theirs).square()
+    out.backward(upstream)
+    expected.backward(upstream)
+    assert torch.equal(out, expected) and theirs.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("mlp", ["GeluMLP", "ReluSquaredMLP"])
