@@ -17,7 +17,7 @@ from torch import nn
 
 from birthplace_lm.benchmarks import training, training_table
 from birthplace_lm.benchmarks.matmul import MatmulRate
-from birthplace_lm.benchmarks.training import BARE, LIGHTNING, TEXTBOOK, Timing
+from birthplace_lm.benchmarks.training import BARE, BFLOAT16, LIGHTNING, TEXTBOOK, Timing
 from birthplace_lm.benchmarks.ways import UnavailableError, Way
 from birthplace_lm.benchmarks.ways.recording import Recording
 from birthplace_lm.benchmarks.ways.sizes import Sizes
@@ -94,13 +94,23 @@ def test_both_layouts_hold_the_same_examples() -> None:
     assert all(len(batch.inputs) == 4 for batch in recording().length_aware)
 
 
-@pytest.mark.parametrize("name", [BARE, LIGHTNING, *PEERS])
+@pytest.mark.parametrize("name", [BARE, BFLOAT16, LIGHTNING, *PEERS])
 def test_all_count_the_same_real_characters(name: str) -> None:
     way = made(name)
     expected = sum(int((y != IGNORE).sum()) for batch in recording().padded for y in batch.targets)
     for _ in range(2):  # a second run begins at the first batch again
         seconds, characters = way.run(STEPS)
         assert seconds > 0 and characters == expected
+
+
+def test_bfloat16_learns_the_same_with_eight_bits() -> None:
+    ways = [made(name) for name in (BARE, BFLOAT16)]
+    before = mean_loss(ways[0].model, recording().length_aware[0])
+    for way in ways:
+        way.run(STEPS)
+    exact, coarse = (mean_loss(way.model.eval(), recording().length_aware[0]) for way in ways)
+    assert exact != coarse and abs(exact - coarse) < 0.05 * (before - exact)
+    assert all(parameter.dtype == torch.float32 for parameter in ways[1].model.parameters())
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -137,7 +147,7 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     for library in ("x_transformers", "transformers", "litgpt", "litgpt.config", "litgpt.model"):
         monkeypatch.setitem(sys.modules, library, None)
     ways, missing = training.make_all(training.WAYS, model(), recording())
-    assert list(ways) == [TEXTBOOK, BARE, LIGHTNING] and list(missing) == list(training.PEERS)
+    assert list(ways) == [TEXTBOOK, BARE, LIGHTNING, BFLOAT16] and list(missing) == list(training.PEERS)
     assert all("pip install 'birthplace-lm[" in reason for reason in missing.values())
 
 
@@ -211,12 +221,12 @@ def test_the_command_prints_and_writes_what_it_measured(tmp_path: Path, capsys: 
     pytest.importorskip("x_transformers", reason="needs the extra peers: pip install 'birthplace-lm[peers]'")
     torch.manual_seed(0)
     out, table, profile = (tmp_path / name for name in ("bench.json", "bench.md", "profile.md"))
-    chosen = ["--ways", "textbook", "bare", "lightning", "x-transformers", "litgpt", "--no-memory"]
+    chosen = ["--ways", "textbook", "bare", "lightning", "bfloat16", "x-transformers", "litgpt", "--no-memory"]
     written = ["--out", str(out), "--markdown", str(table), "--profile", str(profile)]
     bench.main([*SMALL, "--repetitions", "1", "--questions", "3", *chosen, *written])
     printed = capsys.readouterr().out
     figures = json.loads(out.read_text())
-    names = [TEXTBOOK, BARE, LIGHTNING, "x-transformers, padded", "x-transformers, length-aware"]
+    names = [TEXTBOOK, BARE, LIGHTNING, BFLOAT16, "x-transformers, padded", "x-transformers, length-aware"]
     assert [row["name"] for row in figures["training"]] == names and all(name in printed for name in names)
     assert all(f"| {name} |" in table.read_text() for name in names)
     assert "litgpt is left out: it has no ReLU²" in printed and list(figures["missing"]) == ["litgpt"]

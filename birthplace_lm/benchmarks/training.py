@@ -21,7 +21,12 @@ from birthplace_lm.benchmarks.ways.transformers_trainer import Gpt2Trainer
 from birthplace_lm.benchmarks.ways.x_transformers import x_transformers_loop
 from birthplace_lm.transformer import Transformer
 
-OURS: dict[str, Callable[..., Way]] = {"textbook": Textbook, "bare": Bare, "lightning": ThroughLightning}
+OURS: dict[str, Callable[..., Way]] = {
+    "textbook": Textbook,
+    "bare": Bare,
+    "lightning": ThroughLightning,
+    "bfloat16": partial(Bare, bfloat16=True),
+}
 PEERS: dict[str, Callable[..., Way]] = {
     "transformers": Gpt2Trainer,
     "x-transformers": x_transformers_loop,
@@ -29,7 +34,9 @@ PEERS: dict[str, Callable[..., Way]] = {
 }
 WAYS = (*OURS, *PEERS)
 TEXTBOOK, BARE, LIGHTNING = "textbook loop", "this package, bare", "this package, Lightning"
-_NAMES = {"textbook": TEXTBOOK, "bare": BARE, "lightning": LIGHTNING, "transformers": "transformers Trainer"}
+BFLOAT16 = "this package, bare, bfloat16"
+_NAMES = {"textbook": TEXTBOOK, "bare": BARE, "lightning": LIGHTNING, "bfloat16": BFLOAT16}
+_NAMES |= {"transformers": "transformers Trainer"}
 LAYOUTS = ("padded", "length-aware")
 
 

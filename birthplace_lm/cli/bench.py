@@ -9,7 +9,7 @@ from typing import Any
 from birthplace_lm.cli import bench_layers, bench_training
 
 COLUMNS = ("parameters", "flops", "cache", "speed", "lookup")  # of `facts`
-WAYS = ("textbook", "bare", "lightning", "transformers", "x-transformers", "litgpt")  # of `training`
+WAYS = ("textbook", "bare", "lightning", "bfloat16", "transformers", "x-transformers", "litgpt")  # of `training`
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,12 +16,21 @@ from birthplace_lm.transformer import Transformer
 
 
 class Bare:
-    """The loss is put together as PretrainModule does it; every run makes its batches anew, as a training does."""
+    """The loss is put together as PretrainModule does it; every run makes its batches anew, as a training does.
+
+    With `bfloat16` matrices are multiplied in it, as trainer.precision=bf16-mixed has it; weights stay float32.
+    """
 
     def __init__(
-        self, documents: Sequence[str], tokenizer: CharTokenizer, model: Transformer, block_size: int, batch_size: int
+        self,
+        documents: Sequence[str],
+        tokenizer: CharTokenizer,
+        model: Transformer,
+        block_size: int,
+        batch_size: int,
+        bfloat16: bool = False,
     ):
-        self.model = model.train()
+        self.model, self.bfloat16 = model.train(), bfloat16
         self.optimizer = adamw(model, LR, BETAS, WEIGHT_DECAY)
         self.batches = data_of(documents, tokenizer, block_size, batch_size).train_dataloader()
 
@@ -30,10 +39,11 @@ class Bare:
         begin, characters = time.perf_counter(), 0
         for batch in islice(self.batches, steps):
             self.optimizer.zero_grad()
-            sums = [
-                F.cross_entropy(self.model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
-                for x, y in zip(batch.inputs, batch.targets, strict=True)
-            ]
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+                sums = [
+                    F.cross_entropy(self.model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
+                    for x, y in zip(batch.inputs, batch.targets, strict=True)
+                ]
             (torch.stack(sums).sum() / batch.n_targets).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
             self.optimizer.step()
