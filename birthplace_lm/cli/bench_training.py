@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Every way to train that can be had here, then decoding: figures, and their table."""
-    from birthplace_lm.allocator import keep_freed_memory
     from birthplace_lm.benchmarks import training, training_table
     from birthplace_lm.callbacks import quieten_lightning
     from birthplace_lm.sources import sha256_of_corpus
 
     options.threads = _set_threads(options.threads)
-    keep_freed_memory()  # as birthplace-train does; here for all ways alike
     corpus = corpus_of(options)
     model, recording = material(options, corpus)
     ways, missing = training.make_all(options.ways, model, recording)
