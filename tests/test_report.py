@@ -170,8 +170,31 @@ def test_what_is_no_finished_run_is_named_and_left_out(tmp_path: Path) -> None:
     assert [run.folder.name for run in runs] == ["good"]
     reasons = {Path(sentence.partition(":")[0]).name: sentence for sentence in left_out}
     assert set(reasons) == {"half", "damaged", "older", "other", "evil", "nowhere"}
-    assert "no scored answers yet" in reasons["half"] and "no run folder there" in reasons["nowhere"]
+    assert "no scored answers yet" in reasons["half"] and "no run folder" in reasons["nowhere"]
     assert "only names under" in reasons["evil"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("config.yaml", "seed: one\nchoices: {}\n", "seed is 'one', not of type int"),
+        ("config.yaml", "a: [1\nb: 2\n", "config.yaml is no YAML"),
+        ("metrics.json", '{"dev": {"total": 1}, "parameters": "many"}', "parameters is 'many', not of type int"),
+        ("provenance.json", "{}", "data of the first session is None, not of type str"),
+        ("predictions/dev.jsonl", '{"question": "q", "answer": 1, "prediction": "p"}\n', "1 of 1 rows hold no text"),
+        ("vocabulary.json", None, "no run folder (one holds config.yaml and vocabulary.json)"),
+    ],
+)
+def test_what_another_program_wrote_is_told_in_one_line(
+    file: str, text: str | None, reason: str, tmp_path: Path
+) -> None:
+    finished(tmp_path, "good")
+    odd = finished(tmp_path, "odd", seed=1) / file
+    odd.unlink() if text is None else odd.write_text(text)
+    runs, left_out = collect([tmp_path])
+    assert [run.folder.name for run in runs] == ["good"] and compare(runs)
+    (sentence,) = left_out
+    assert sentence.startswith(f"{tmp_path / 'odd'}: ") and reason in sentence and "\n" not in sentence
 
 
 NASTY = "=1+1|<script>_&%$#~^\\{x}"

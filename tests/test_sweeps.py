@@ -1,13 +1,16 @@
 """Sweeps from the command line: all jobs are run whatever becomes of one, and the last word is a table of them."""
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from birthplace_lm.cli import sweeps
+from birthplace_lm.runs import RunFolder
 from tests.test_stages import TINY
 
 
@@ -34,6 +37,37 @@ def test_a_failed_job_stops_no_other_and_the_same_command_does_what_is_left(tmp_
     assert "NonFiniteLossError" in note.read_text() and "Traceback" in note.read_text()
     code, rows, out = sweep(tmp_path, jobs)
     assert code == 1 and list(statuses(rows).values()) == ["skipped", "failed", "skipped"]
+
+
+def test_a_job_that_another_command_is_at_is_passed_over_and_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record.jsonl"))
+    run = RunFolder(tmp_path / "runs" / "a")
+
+    def job() -> None:
+        with run.locked():
+            raise AssertionError("two processes in one folder")
+
+    with run.locked():
+        assert sweeps.noted(job, ["seed=0"]) == "elsewhere"
+    assert sweeps.print_summary() == 1  # not all jobs have come to their end
+    out = capsys.readouterr().out
+    assert "1 elsewhere" in out and "failed" not in out and f"in use by process {os.getpid()}" in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_their_jobs(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(sweep, tmp_path, f"seed={seeds}") for seeds in ("0,1,2", "2,1,0")]
+        assert {future.result()[0] for future in both} <= {0, 1}
+    records = [path.read_text().splitlines() for path in (tmp_path / "runs" / ".sweeps").glob("*.jsonl")]
+    rows = [json.loads(line) for lines in records for line in lines]
+    assert len(records) == 2 and len(rows) == 6 and {row["status"] for row in rows} <= {"done", "skipped", "elsewhere"}
+    trained = [str(row["overrides"][-1]) for row in rows if row["status"] == "done"]
+    assert sorted(trained) == ["seed=0", "seed=1", "seed=2"]
+    code, last, _ = sweep(tmp_path, "seed=0,1,2")
+    assert code == 0 and set(statuses(last).values()) == {"skipped"}
 
 
 @pytest.mark.slow

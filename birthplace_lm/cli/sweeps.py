@@ -24,6 +24,7 @@ from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import own_rank, wanted_ranks
 
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
+_STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
 
 
 class SweepRecord(Callback):
@@ -44,11 +45,14 @@ class SweepRecord(Callback):
 def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     """Carry out one job of a sweep, note how it ended and return that; an error is noted and printed, not raised.
 
-    The job returns something with a `folder` and with `trained`, which says whether there was anything to do.
+    The job returns something with a `folder` and with `trained`, which says whether there was anything to do. One whose
+    folder another command is at work in ends "elsewhere": two sweeps of the same jobs share them, and neither failed.
     """
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.runs import RunInUseError
     from birthplace_lm.stages import UnfinishedError
 
+    endings = {UnfinishedError: "interrupted", RunInUseError: "elsewhere"}
     started = time.monotonic()
     row: dict[str, Any] = {"overrides": list(overrides), "status": "interrupted"}
     try:
@@ -57,8 +61,10 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
         row |= {"status": "done" if done.trained else "skipped", "folder": str(done.folder.root)}
         row["exact_match"] = done.folder.metrics().get("dev", {}).get("exact_match")
     except Exception as error:
-        ended = "interrupted" if isinstance(error, UnfinishedError) else "failed"
-        row |= {"status": ended, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        row |= {
+            "status": endings.get(type(error), "failed"),
+            "error": f"{type(error).__name__}: {error}".splitlines()[0],
+        }
     finally:
         row["minutes"] = (time.monotonic() - started) / 60
         add_row(row)
@@ -93,17 +99,17 @@ def print_summary() -> int:
         share = row.get("exact_match")
         table.add_row(
             Text(" ".join(override for override in row["overrides"] if override not in common)),
-            Text(row["status"], style={"failed": "red", "interrupted": "yellow"}.get(row["status"], "")),
+            Text(row["status"], style=_STYLES.get(row["status"], "")),
             "–" if share is None else f"{share:.1%}",
             f"{row['minutes']:.1f}",
             Text(row.get("folder") or row.get("error") or "–"),
         )
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-    counts = {
-        status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed", "interrupted")
-    }
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", *_STYLES)}
     print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f"; noted in {path}")
+    if counts["elsewhere"]:
+        print("elsewhere: another command is at work on these; the same command again, when it has ended, shows them")
     folders = [Path(row["folder"]) for row in rows if "folder" in row]
     for runs in sorted({folder.parent for folder in folders if any(folder.glob("wandb/offline-run-*"))}):
         print(f"wandb: to upload what was kept here of all jobs: wandb sync {shlex.quote(str(runs))}/*/wandb")
-    return int(counts["failed"] + counts["interrupted"] > 0)
+    return int(any(counts[status] for status in _STYLES))

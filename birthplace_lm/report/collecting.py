@@ -55,15 +55,14 @@ def collect(places: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     left_out = []
     for place in places:
         found = list(run_folders(place))
-        if not found:
-            left_out.append(f"{place}: no run folder there (one holds config.yaml and vocabulary.json)")
+        left_out += no_runs(place, found)
         for root in found:
             try:
                 runs[root.resolve()] = _read(RunFolder(root))
             except _UnfinishedRunError as error:
                 left_out.append(f"{root}: {error}")
             except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-                left_out.append(f"{root}: not a run that this version can read ({type(error).__name__}: {error})")
+                left_out.append(unreadable(root, error))
     return sorted(runs.values(), key=lambda run: (run.folder.name, str(run.folder))), left_out
 
 
@@ -80,14 +79,31 @@ def run_folders(place: Path) -> Iterator[Path]:
             yield path.parent
 
 
+def no_runs(place: Path, runs: Sequence[Path]) -> list[str]:
+    """A sentence on each folder in a place that neither is one of its runs nor holds one, or on the place itself."""
+    if place in runs:
+        return []
+    beside = [path for path in sorted(place.glob("[!.]*/")) if path.is_dir()]
+    others = [path for path in beside if not any(path == run or path in run.parents for run in runs)]
+    lacking = "no run folder (one holds config.yaml and vocabulary.json)"
+    return [f"{path}: {lacking}" for path in others or ([] if runs else [place])]
+
+
+def unreadable(root: Path, error: Exception) -> str:
+    """A sentence on a run that cannot be read, in one line whatever the error says."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{root}: not a run that this version can read ({said})"
+
+
 def _read(folder: RunFolder) -> FinishedRun:
     metrics = folder.metrics()
     answers = folder.root / "predictions" / "dev.jsonl"
+    config = read_config(folder)
     if not metrics.get("dev", {}).get("total") or not answers.is_file():
         raise _UnfinishedRunError("no scored answers yet; its command again goes on where it stopped")
-    config = read_config(folder)
-    sessions = read_json(folder.root / "provenance.json")["sessions"]
+    sessions = read_json(folder.root / "provenance.json").get("sessions") or [{}]
     first, curves, rows = sessions[0], _curves(folder), read_answers(answers)
+    _check_kinds(config, metrics, first, rows)
     facts = [folder.stage(stage).facts() for stage in STAGES]
     return FinishedRun(
         folder=folder.root,
@@ -97,7 +113,7 @@ def _read(folder: RunFolder) -> FinishedRun:
         commit=f"{first['commit']}{' with changes' if first['dirty'] else ''}",
         data=first["data"],
         right=_right(rows),
-        said={row["question"]: (row["prediction"], row.get("log_probability", -math.inf)) for row in rows},
+        said={row["question"]: (row["prediction"], _sure(row)) for row in rows},
         parameters=metrics["parameters"],
         seconds=sum(fact.get("seconds", 0.0) for fact in facts),
         characters=sum(fact.get("characters", 0) for fact in facts),
@@ -125,6 +141,29 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     """The rows of predictions/*.jsonl, read as one list: three times as fast as line by line."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return list(json.loads("[" + ",".join(lines) + "]"))
+
+
+def _check_kinds(
+    config: Mapping[str, Any], metrics: Mapping[str, Any], session: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """ValueError where something is not what it is later reckoned with as, which only a file of another program has."""
+    wanted: tuple[tuple[str, Any, type], ...] = (
+        ("config.yaml: seed", config["seed"], int),
+        ("metrics.json: parameters", metrics["parameters"], int),
+        ("provenance.json: data of the first session", session.get("data"), str),
+    )
+    for what, value, kind in wanted:
+        if not isinstance(value, kind):
+            raise ValueError(f"{what} is {value!r}, not of type {kind.__name__}")
+    texts = ("question", "answer", "prediction")
+    if odd := [row for row in rows if not all(isinstance(row[key], str) for key in texts)]:
+        raise ValueError(f"predictions/dev.jsonl: {len(odd)} of {len(rows)} rows hold no text where they should")
+
+
+def _sure(row: Mapping[str, Any]) -> float:
+    """The log-probability of an answer, -inf where none is noted."""
+    value = row.get("log_probability")
+    return value if isinstance(value, int | float) else -math.inf
 
 
 def _right(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from birthplace_lm.report.collecting import read_config, run_folders
+from birthplace_lm.report.collecting import no_runs, read_config, run_folders, unreadable
 from birthplace_lm.report.looks import short
 from birthplace_lm.runs import STAGES, RunFolder, read_json
 
@@ -41,12 +41,9 @@ def statuses(place: Path) -> tuple[list[RunStatus], list[str]]:
         try:
             found.append(status(RunFolder(root)))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            left_out.append(f"{root}: not a run that this version can read ({type(error).__name__}: {error})")
-    beside = [] if place in roots else [path for path in sorted(place.glob("[!.]*/")) if path.is_dir()]
-    for path in beside:
-        if not any(path == root or path in root.parents for root in roots):
-            left_out.append(f"{path}: no run folder (config.yaml or vocabulary.json is missing)")
-    return sorted(found, key=lambda run: (run.folder.name, str(run.folder))), left_out
+            left_out.append(unreadable(root, error))
+    beside = no_runs(place, roots) if roots or any(place.glob("[!.]*/")) else []  # an empty folder is just that
+    return sorted(found, key=lambda run: (run.folder.name, str(run.folder))), left_out + beside
 
 
 def status(folder: RunFolder) -> RunStatus:
@@ -56,7 +53,7 @@ def status(folder: RunFolder) -> RunStatus:
     metrics, noted = folder.metrics(), read_json(folder.root / "progress.json")
     at = next((stage for stage in trained if not folder.stage(stage).finished), None)
     scored = "rows" in metrics or "evaluate" not in wanted
-    share = metrics.get("dev", {}).get("exact_match")
+    share = _number(metrics.get("dev", {}).get("exact_match"))
     error = _error(folder.root / "error.txt")
     if folder.in_use():
         state = "running"
@@ -70,11 +67,16 @@ def status(folder: RunFolder) -> RunStatus:
         state=state,
         stage=at or ("" if scored else "evaluate"),
         step=step,
-        steps=noted.get("steps", {}).get(at),
+        steps=_number(noted.get("steps", {}).get(at)),
         ends=_end(folder, noted, at, step) if at and state == "running" else None,
         exact_match=share,
         note=error if state == "failed" else "",
     )
+
+
+def _number(value: Any) -> Any:
+    """A number as it is, None for what another program may have written there."""
+    return value if isinstance(value, int | float) else None
 
 
 def _end(folder: RunFolder, noted: dict[str, Any], at: str, step: int) -> datetime | None:
