@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -506,6 +507,22 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
         assert (study.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     empty = study_in(tmp_path / "empty")
     assert pictures.draw(empty, table.rows(empty)) == ["no pictures: no trial has been validated yet"]
+
+
+def test_who_draws_last_has_looked_last(tmp_path: Path) -> None:
+    study, drawn = study_in(tmp_path), []
+
+    def draw(name: str) -> None:
+        with study_in(tmp_path).telling():
+            drawn.append(name)
+
+    with study.telling():
+        other = Thread(target=draw, args=["other"])
+        other.start()
+        other.join(0.2)
+        drawn.append("first")
+    other.join(10)
+    assert drawn == ["first", "other"]
 
 
 # ---------------------------------------------------------------------------------------------------------- the command

@@ -61,7 +61,8 @@ def _run(search: dict[str, Any], task: Sequence[str]) -> None:
     try:
         work(study, given, _composed, search["trials"], search["failures"])
     finally:
-        _show(study, runs)
+        with study.telling():
+            _show(study, runs)
 
 
 def _composed(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -52,7 +52,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     from birthplace_lm.runs import RunInUseError
     from birthplace_lm.stages import UnfinishedError
 
-    endings = {UnfinishedError: "interrupted", RunInUseError: "elsewhere"}
+    endings: dict[type[Exception], str] = {UnfinishedError: "interrupted", RunInUseError: "elsewhere"}
     started = time.monotonic()
     row: dict[str, Any] = {"overrides": list(overrides), "status": "interrupted"}
     try:

@@ -4,6 +4,7 @@
     journal.log     every trial, a line an event, written by Optuna
     locks/0007      held by the process that works on trial 7
     .lock           held while a trial is claimed
+    .telling        held while the table and the pictures are made
 
 Locks die with their process, so a trial that is called running and whose lock is free has lost its worker. The next
 worker takes it over as it is: the same number, the same values, hence the same run folder, which goes on from its last
@@ -12,7 +13,7 @@ checkpoint. No clock and no heartbeat has to be right for that.
 
 import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -141,9 +142,13 @@ class SharedStudy:
         """The study as Optuna knows it, to be analysed."""
         return self._study
 
+    def telling(self) -> AbstractContextManager[None]:
+        """Alone with the table and the pictures: of two workers that end together the one that draws last looked last."""
+        return self._alone(".telling")
+
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = _locked(self.folder / ".lock", wait=True)
+    def _alone(self, name: str = ".lock") -> Iterator[None]:
+        lock = _locked(self.folder / name, wait=True)
         try:
             yield
         finally:
