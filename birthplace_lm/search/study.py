@@ -143,7 +143,7 @@ class SharedStudy:
         return self._study
 
     def telling(self) -> AbstractContextManager[None]:
-        """Alone with the table and the pictures: of two workers that end together the one that draws last looked last."""
+        """Alone with the table and the pictures: of two workers that end together, the last to draw looked last."""
         return self._alone(".telling")
 
     @contextmanager
