@@ -297,16 +297,22 @@ def test_without_a_key_it_goes_offline_and_asks_nothing(wandb_home: Path, capfd:
     assert len(lines) == 2
 
 
+@pytest.mark.parametrize("listening", [False, True], ids=["refused", "silent"])
 def test_without_a_network_it_goes_offline(
-    wandb_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    listening: bool, wandb_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as closed:  # bound but not listening: whoever calls is refused
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://user:secret@127.0.0.1:{closed.getsockname()[1]}")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listening:  # calls get through and are never answered; else whoever calls is refused
+            server.listen()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://user:secret@127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         tell(WandbMirror("p", wandb_home, "abc", mode="online", init_timeout=2))
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].startswith("wandb: online did not work, going on offline: ")
+    lines = out.splitlines()
+    assert lines[0].startswith("wandb: online did not work, going on offline: ")
+    assert lines[1].startswith("wandb: kept here; to upload: wandb sync ")
+    assert len(lines) == 2
     assert "secret" not in out + err
     assert len(offline_runs(wandb_home)) == 1
     assert not files_with_key(wandb_home)

@@ -9,6 +9,7 @@ Curves come during the fits, all of the second line when the run is scored.
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -104,6 +105,7 @@ class WandbMirror(Mirror):
                 failed, self._mode = self._mode, "offline" if self._mode == "online" else "disabled"
                 WandbMirror.unreachable = WandbMirror.unreachable or failed == "online"
                 _report(f"{failed} did not work, going on {self._mode}", error)
+                _forget_connection()
         return self._run
 
     def _connect(self) -> Run:
@@ -116,6 +118,14 @@ class WandbMirror(Mirror):
         settings.init_timeout, settings.finish_timeout = self._timeouts
         where: dict[str, Any] = {"dir": str(self._folder), "mode": self._mode, "settings": settings}
         return wandb.init(**self._init, **where, resume="allow", reinit="create_new")
+
+
+def _forget_connection() -> None:
+    """End wandb's process, which after a failed call keeps the run's id in use."""
+    with suppress(Exception, SystemExit):  # wandb exits by itself when its process ended badly
+        import wandb
+
+        wandb.teardown()
 
 
 def logged_in() -> bool:
