@@ -32,7 +32,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell | st
     sides = ["" if i < numbers_from else ' class="number"' for i in range(len(header))]
     head = "".join(f'<th scope="col"{side}>{escaped(name)}</th>' for name, side in zip(header, sides, strict=True))
     body = "\n".join(f"<tr>{''.join(map(_cell, row, sides, range(len(row))))}</tr>" for row in rows)
-    inner = f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+    inner = f"<caption><span>{escaped(caption)}</span></caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
     return scrolling(f'<table class="sortable">\n{inner}\n</table>', caption, tall=len(rows) > LONG)
 
 
@@ -41,6 +41,8 @@ def _cell(cell: Cell | str, side: str, column: int) -> str:
     tag = "td" if column else 'th scope="row"'
     key = "" if cell.value is None else f' data-value="{cell.value:.12g}"'
     text = f"<mark>{escaped(cell.text)}</mark>" if cell.mark else escaped(cell.text)
+    if not column:
+        text = text.replace("_", "_<wbr>")  # a name of several words breaks between them where there is no room
     return f"<{tag}{side}{key}>{text}</{tag.split()[0]}>"
 
 
