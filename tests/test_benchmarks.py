@@ -10,7 +10,8 @@ from birthplace_lm.benchmarks import attention, decoding
 from birthplace_lm.benchmarks.arithmetic import Arithmetic
 from birthplace_lm.benchmarks.peers import PEERS, difference
 from birthplace_lm.cli import bench
-from birthplace_lm.composing import build
+from birthplace_lm.cli.bench_parts import model_of
+from birthplace_lm.composing import build, config_folder
 from tests.helpers import option, roughened, small_corpus, tiny, tokenizer_of
 
 CORPUS = small_corpus()
@@ -64,6 +65,12 @@ def test_layers_of_a_kind_are_measured_once_and_weighed() -> None:
     assert [type(layer).__name__ for layer, _ in kinds] == ["VanillaAttention", "SynthesizerAttention"]
     assert [share for _, share in kinds] == pytest.approx([2 / 3, 1 / 3])
     assert min(layer.max_length for layer, _ in kinds) == 20  # the block is one longer for the synthesizer
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((config_folder() / "model").glob("*.yaml"))])
+def test_every_model_can_be_measured(name: str) -> None:
+    model = model_of("vanilla_qk_norm", name)(30)
+    assert model.max_length == 128 and len(model.blocks) >= 3
 
 
 def test_a_name_that_is_none_is_told_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,8 @@ def variants(options: argparse.Namespace) -> list[str]:
 
 
 def config(group: str, name: str) -> Any:
-    """One configuration file; ConfigError with the choices when there is none of that name."""
-    from omegaconf import OmegaConf
+    """One configuration file with those that it builds on; ConfigError with the choices when there is none such."""
+    from hydra import compose, initialize_config_dir
 
     from birthplace_lm.composing import ConfigError, config_folder
 
@@ -25,7 +25,8 @@ def config(group: str, name: str) -> Any:
     if not path.is_file():
         choices = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise ConfigError(f"there is no {group} {name!r}: choose from {choices}")
-    return OmegaConf.load(path)
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose(f"{group}/{name}")[group]
 
 
 def model_of(attention: str, model: str, dropout: float | None = None) -> "Callable[[int], Transformer]":

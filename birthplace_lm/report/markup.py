@@ -32,7 +32,8 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell | st
     sides = ["" if i < numbers_from else ' class="number"' for i in range(len(header))]
     head = "".join(f'<th scope="col"{side}>{escaped(name)}</th>' for name, side in zip(header, sides, strict=True))
     body = "\n".join(f"<tr>{''.join(map(_cell, row, sides, range(len(row))))}</tr>" for row in rows)
-    inner = f"<caption><span>{escaped(caption)}</span></caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+    title = f"<caption><span>{escaped(caption)}</span></caption>"
+    inner = f"{title}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
     return scrolling(f'<table class="sortable">\n{inner}\n</table>', caption, tall=len(rows) > LONG)
 
 
