@@ -491,7 +491,9 @@ def test_gradients_do_not_depend_on_who_listens(attention: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["vanilla", "grouped_query", "sliding_window"])
-def test_the_fused_kernel_rests_only_while_somebody_listens(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fused_kernel_rests_where_weights_are_wanted_or_dropped(
+    attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny(attention, dropout=0.5).train()
 
     def refuse(*args: Any, **options: Any) -> Tensor:
@@ -503,6 +505,9 @@ def test_the_fused_kernel_rests_only_while_somebody_listens(attention: str, monk
     below = torch.ones(20, 20).tril().bool()
     for (weights,) in heard:  # dropout acts on them, and leaves what it leaves doubled
         assert 0.4 < (weights[..., below] == 0).float().mean() < 0.6 and weights[..., 0, 0].unique().tolist() == [0, 2]
+    model(tokens(20))  # a processor drops weights by itself, the kernel has no dropout there
+    with listening(model.eval()):
+        model(tokens(20))
     with pytest.raises(AssertionError, match="the fused kernel was called"):
         model(tokens(20))
 
