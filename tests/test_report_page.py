@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from birthplace_lm.cli import report as command
 from birthplace_lm.evaluation.exact_match import wilson
-from birthplace_lm.report import looks, page, records, sections, tradeoffs
+from birthplace_lm.report import looks, markup, page, records, sections, tradeoffs
 from birthplace_lm.report.browsing import answers_of
 from birthplace_lm.report.collecting import collect
 from birthplace_lm.report.comparing import Variant, compare
@@ -29,7 +29,7 @@ from tests.test_report import finished
 
 NASTY = "\x07</script><img src=x onerror=alert(1)> $x^$ \"'&amp; <!--DATA--> ]]> #888888; url(#p)"
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 40
-VOID = {"meta", "img", "input", "br", "link", "hr"}
+VOID = {"meta", "img", "input", "br", "link", "hr", "wbr"}
 
 
 class Reader(HTMLParser):
@@ -379,3 +379,9 @@ def test_five_hundred_runs_make_a_page_that_still_opens(tmp_path: Path) -> None:
     told: dict[str, Any] = json.loads(text.split('type="application/json">')[1].split("</script>")[0])
     assert len(told["runs"]) == 500 and len(told["sets"]) == 1 and len(told["strings"]) == 700
     assert len(text.encode()) < 15e6
+
+
+def test_a_name_may_break_between_its_words_and_stays_the_same_text() -> None:
+    told = markup.table("caption", ["variant", "a_setting"], [["talking_heads_x", "some_value"]])
+    assert "talking_<wbr>heads_<wbr>x</th>" in told and "some_value</td>" in told and "a_setting</th>" in told
+    assert "talking_heads_x" in Reader(told).texts("th")
