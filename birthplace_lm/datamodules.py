@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from birthplace_lm.batches import Plan, by_length, stream, uniforms
 from birthplace_lm.corpus import Question
-from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble
+from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble, behind
 from birthplace_lm.mapped_texts import distinct_answers
-from birthplace_lm.token_store import TokenStore, document_store, question_store
-from birthplace_lm.tokenizer import PAD_ID, CharTokenizer
+from birthplace_lm.token_store import Lengthened, TokenStore, document_store, question_store
+from birthplace_lm.tokenizer import PAD_ID, CharTokenizer, UnknownCharacterError
 from birthplace_lm.wordings import QUESTION, Wordings, ask_question
 
 IGNORE = -100  # a target that the loss passes over
@@ -138,6 +138,9 @@ class SpanCorruptionDataModule(_TrainingData):
     A share `question_share` of an epoch's examples are questions (all of them in turn); `question_loss` says whether
     their loss covers "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all"
     or the "span" alone. Each question is asked in one of the `question_wordings`, drawn anew every time.
+
+    `document_prefix` stands before every corrupted document, so that a name is as far from the start as it is in a
+    question: attention that looks up by position alone finds it in both only where both have it in the same place.
     """
 
     def __init__(
@@ -157,6 +160,7 @@ class SpanCorruptionDataModule(_TrainingData):
         question_loss: str = "all",
         document_loss: str = "all",
         question_wordings: Sequence[str] = (QUESTION,),
+        document_prefix: str = "",
         validation: Sequence[Question] = (),
     ):
         super().__init__(block_size, micro_batches, static_width, validation)
@@ -164,11 +168,19 @@ class SpanCorruptionDataModule(_TrainingData):
             raise ValueError(f"question_share is a share in [0, 1), not {question_share}")
         if question_loss not in ("all", "answer") or document_loss not in ("all", "span"):
             raise ValueError(f"question_loss is all|answer, document_loss all|span: {question_loss}|{document_loss}")
-        if corruption.max_total > block_size:
-            raise ValueError(f"corrupted documents reach {corruption.max_total} characters, the block has {block_size}")
+        if (longest := len(document_prefix) + corruption.max_total) > block_size:
+            raise ValueError(f"corrupted documents reach {longest} characters, the block has {block_size}")
         self.corruption, self.seed = corruption, seed
         self.question_loss, self.document_loss = question_loss, document_loss
         self.documents = document_store(documents, tokenizer)
+        self.prefix: tuple[int, int] | None = None  # offset and length in the store
+        if document_prefix:
+            try:
+                prefix = tokenizer.encode(document_prefix)
+            except UnknownCharacterError as error:
+                raise ValueError(f"document_prefix {document_prefix!r}: {error}") from None
+            self.documents = Lengthened(self.documents, [prefix])
+            [self.prefix] = self.documents.texts
         corruption.prepare(documents, distinct_answers(questions))
         if not question_share and list(question_wordings) != [QUESTION]:
             raise ValueError("question_wordings say how questions are asked, and question_share is 0: raise the share")
@@ -184,6 +196,8 @@ class SpanCorruptionDataModule(_TrainingData):
         of_documents, of_questions = index[index < n_documents], index[index >= n_documents] - n_documents
         u = uniforms(self.seed, epoch, of_documents, self.corruption.n_uniforms)
         corrupted = self.corruption(self.documents, of_documents, u)
+        if self.prefix:
+            corrupted = behind(self.prefix, corrupted)
         parts = [(self.documents, _with_loss(corrupted, self.document_loss))]
         if len(of_questions):
             wording = stream(self.seed, epoch, of_questions, -4) % len(self.wordings)

@@ -73,7 +73,8 @@ class Job:
         with as_config_errors(stage):
             validation = spread(self.corpus.dev, self.settings.get("ask_at_most"))
             if stage == "pretrain":
-                corruption = build(self.settings["corruption"], block_size=size)
+                room = size - len(recipe["document_prefix"])
+                corruption = build(self.settings["corruption"], block_size=room)
                 return SpanCorruptionDataModule(
                     self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,
                     validation=validation, **recipe,

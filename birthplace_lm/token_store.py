@@ -57,6 +57,22 @@ class TokenStore:
         return found if self._table is None else self._table[found]
 
 
+class Lengthened(TokenStore):
+    """A store with a few texts more behind its end; `texts` (offset, length) tell where these are."""
+
+    def __init__(self, store: TokenStore, texts: Sequence[Sequence[int]]):
+        self.offsets, self.lengths = store.offsets, store.lengths
+        self.mask_at, self.pad_at = store.mask_at, store.pad_at
+        self._store, self._end = store, max(store.mask_at, store.pad_at) + 1
+        self._more = torch.tensor([i for text in texts for i in text] or [0])
+        ends = torch.tensor([len(text) for text in texts]).cumsum(0)
+        self.texts = [(self._end + int(end) - len(text), len(text)) for text, end in zip(texts, ends, strict=True)]
+
+    def take(self, at: Tensor) -> Tensor:
+        ours = self._store.take(at.clamp(max=self._end - 1))
+        return torch.where(at < self._end, ours, self._more[(at - self._end).clamp(min=0)])
+
+
 def document_store(documents: Sequence[str], tokenizer: CharTokenizer) -> TokenStore:
     """The documents; raises UnknownCharacterError for one that the vocabulary cannot spell."""
     if isinstance(documents, Texts):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption import Pieces, in_order
-from birthplace_lm.token_store import TokenStore
+from birthplace_lm.token_store import Lengthened, TokenStore
 from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
 
 QUESTION = "Where was {name} born?"
@@ -27,22 +27,6 @@ def ask_question(store: TokenStore, index: Tensor) -> Pieces:
         store, (store.offsets[index], store.lengths[index]), None, (store.offsets[answer], store.lengths[answer]), None
     )
     return Pieces(starts, lengths, asked=store.lengths[index] + 1)
-
-
-class _Lengthened(TokenStore):
-    """A store with a few texts more behind its end; `texts` (offset, length) tell where these are."""
-
-    def __init__(self, store: TokenStore, texts: Sequence[Sequence[int]]):
-        self.offsets, self.lengths = store.offsets, store.lengths
-        self.mask_at, self.pad_at = store.mask_at, store.pad_at
-        self._store, self._end = store, max(store.mask_at, store.pad_at) + 1
-        self._more = torch.tensor([i for text in texts for i in text] or [0])
-        ends = torch.tensor([len(text) for text in texts]).cumsum(0)
-        self.texts = [(self._end + int(end) - len(text), len(text)) for text, end in zip(texts, ends, strict=True)]
-
-    def take(self, at: Tensor) -> Tensor:
-        ours = self._store.take(at.clamp(max=self._end - 1))
-        return torch.where(at < self._end, ours, self._more[(at - self._end).clamp(min=0)])
 
 
 def _parts(template: str, tokenizer: CharTokenizer) -> list[list[int]]:
@@ -77,7 +61,7 @@ class Wordings:
         self.store, self.templates = store, list(templates)
         self.as_written = set(templates) == {QUESTION}  # then questions of any form are asked as they stand
         if not self.as_written:
-            lengthened = _Lengthened(store, [part for template in templates for part in _parts(template, tokenizer)])
+            lengthened = Lengthened(store, [part for template in templates for part in _parts(template, tokenizer)])
             self.starts, self.lengths = torch.tensor(lengthened.texts).view(-1, 2, 2).unbind(2)  # (W, 2) each
             self.store = lengthened
             self._check(questions, block_size)

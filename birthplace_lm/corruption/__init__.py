@@ -102,6 +102,16 @@ def ask_for_span(store: TokenStore, index: Tensor, cut: Cut, third_sentinel: boo
     return Pieces(starts, lengths, asked=lengths[:, :5].sum(1))
 
 
+def behind(prefix: tuple[int, int], pieces: Pieces) -> Pieces:
+    """The same sequences behind a text (offset, length) of their store, and asked for so much later."""
+    first = torch.tensor(prefix).expand(len(pieces.asked), 2)
+    return Pieces(
+        torch.cat([first[:, :1], pieces.starts], 1),
+        torch.cat([first[:, 1:], pieces.lengths], 1),
+        asked=pieces.asked + prefix[1],
+    )
+
+
 def assemble(store: TokenStore, pieces: Pieces, width: int) -> Tensor:
     """The sequences themselves, filled up with PAD: (B, width), int64."""
     ends = pieces.lengths.cumsum(1)  # (B, P)
