@@ -73,7 +73,11 @@ class Job:
         with as_config_errors(stage):
             validation = spread(self.corpus.dev, self.settings.get("ask_at_most"))
             if stage == "pretrain":
-                room = size - len(recipe["document_prefix"])
+                room = size - len(recipe.get("document_prefix", ""))
+                if room < size / 2:
+                    raise ConfigError(
+                        f"document_prefix leaves documents {room} of {size} characters: shorten it"
+                    )
                 corruption = build(self.settings["corruption"], block_size=room)
                 return SpanCorruptionDataModule(
                     self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,

@@ -125,7 +125,8 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learn
     # a policy that mostly shows the name and a span's surroundings is asked as it asks
     policy = asking.config.get("corruption") or {}
     isolated = pretrained and policy.get("salient", 0) * policy.get("isolated", 0) > 0.5
-    window = Window(policy["before"], policy["after"]) if isolated else Window()
+    before, after = (policy["before"], policy["after"]) if isolated else (None, None)
+    window = Window(before, after, prefix=asking.config["pretrain"].get("document_prefix", "") if pretrained else "")
     documents, never_shown = (
         (document for document in some if asking.readable(document))
         for some in (asking.corpus.documents, asking.corpus.unknown_documents)
@@ -135,7 +136,7 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learn
     of_strangers = stored_or_extracted(floor, [False] * len(asking.corpus.unknown))
     return {
         "weights": "pretrain" if pretrained else asking.folder.final_stage(),
-        "window": {"before": window.before, "after": window.after},
+        "window": vars(window),
         "cloze": stored_or_extracted(told, right.tolist()),
         "cloze_of_held_out_people": {
             "asked": of_strangers["asked"],

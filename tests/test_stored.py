@@ -102,6 +102,24 @@ def test_a_window_shows_the_name_and_so_much_around_the_place(model: Transformer
     assert found >= 6
 
 
+def test_a_prefix_stands_before_every_document_and_takes_its_room(model: Transformer, tokenizer: CharTokenizer) -> None:
+    """As if it were the document's own beginning, which a name cannot be for a document that starts with another."""
+    prefix, found = "They ", 0
+    for name in NAMES:
+        for filled, context in enumerate((f"{prefix}{name}. Born in ", f"{prefix}{name}. in ⁇, t⁇")):
+            place = greedy(model, tokenizer, context, 3, sentinels=bool(filled))
+            document = f"{name}. Born in {place}, they left ."
+            if place and document.find(place) == len(f"{name}. Born in "):
+                asked = [born(name, place)]
+                with_prefix = cloze(model, tokenizer, asked, [document], Window(before=3, after=3, prefix=prefix))
+                assert (with_prefix.filled if filled else with_prefix.continued) == (True,)
+                found += 1
+    assert found >= 12
+    late = "Di Vik. " + "a" * (BLOCK - 8 - 4) + "Pau"
+    reached = [cloze(model, tokenizer, [born("Di Vik", "Pau")], [late], Window(prefix=p)).left_out for p in ("", "T")]
+    assert [row[LEFT_OUT[3]] for row in reached] == [0, 1]
+
+
 def test_a_second_mention_is_not_shown_and_what_is_too_long_is_cut(
     model: Transformer, tokenizer: CharTokenizer
 ) -> None:

@@ -41,10 +41,14 @@ class Cloze:
 
 @dataclass(frozen=True)
 class Window:
-    """How much a filled cloze shows beside the name: characters before and after the place, None for all there is."""
+    """How much a filled cloze shows beside the name: characters before and after the place, None for all there is.
+
+    `prefix` stands before every document, in both ways of asking, as it stood there in pretraining.
+    """
 
     before: int | None = None
     after: int | None = None
+    prefix: str = ""
 
 
 def cloze(
@@ -63,14 +67,17 @@ def cloze(
     those without a document, without a place, and those whose document does not hold it.
 
     `window` is for models that were pretrained on the surroundings of a span alone: the filled cloze then shows the
-    name and so many characters on both sides. Raises UnknownCharacterError for a text outside the vocabulary.
+    name and so many characters on both sides. With a prefix the true position is that behind the prefix.
+    Raises UnknownCharacterError for a text outside the vocabulary.
     """
     owned = documents_by_name((question.name for question in questions), documents)
-    found = [_find(question, owned.get(question.name), model.max_length) for question in questions]
+    window = window or Window()
+    longest = model.max_length - len(window.prefix)
+    found = [_find(question, owned.get(question.name), longest) for question in questions]
     asked = [number for number, (_, why) in enumerate(found) if not why]
     texts = [(owned[questions[i].name], questions[i].name, questions[i].answer or "", found[i][0]) for i in asked]
-    plain = [(document[:start], place) for document, _, place, start in texts]
-    gapped = [(_gapped(*text, model.max_length, window or Window()), text[2]) for text in texts]
+    plain = [(window.prefix + document[:start], place) for document, _, place, start in texts]
+    gapped = [(window.prefix + _gapped(*text, longest, window), text[2]) for text in texts]
     return Cloze(
         tuple(asked),
         continued=_comes_out(model, tokenizer, plain, batch_size, sentinels=False),
