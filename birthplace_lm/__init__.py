@@ -10,6 +10,7 @@ The files stand in the order in which the data goes through them; each imports o
     positions/, attention/   interchangeable parts, one file a variant
     transformer, decoding, beam_search, radix_tree, prefix_tree    characters to logits, questions to answers
     adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates
+    distillation             what finished models expect, as something to learn
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on
     evaluation/              predictions and signals to measures with intervals

@@ -13,6 +13,7 @@ from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, build, differences
 from birthplace_lm.corpus import FILES, Corpus, Questions
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
 from birthplace_lm.people import hold_out, spread
@@ -36,6 +37,7 @@ class Job:
     corpus: Corpus
     tokenizer: CharTokenizer
     source: RunFolder | None  # where the weights come from that it starts with
+    teachers: Sequence[RunFolder] = ()  # whose expectations the pretraining learns
     steps: Mapping[str, int] = field(default_factory=dict)  # of every stage that trains
 
     def record(self) -> dict[str, Any]:
@@ -65,9 +67,35 @@ class Job:
                 build(recipe)(model)
         return model
 
+    def distillation(self, stage: str) -> Distillation | None:
+        """What a stage learns from finished runs beside the text; None where there is nothing."""
+        recipe = self.settings[stage].get("distillation")
+        if not recipe:
+            return None
+        with as_config_errors(f"{stage}.distillation"):
+            make = build({key: value for key, value in recipe.items() if key != "runs"})
+            made: Distillation = make([self._teacher(run) for run in self.teachers])
+        return made
+
+    def _teacher(self, run: RunFolder) -> Transformer:
+        """The pretrained model of a run that knows no more than this one may know, and the same characters."""
+        if run.data_fingerprint() != sha256_of_corpus(self.corpus):
+            raise ConfigError(
+                f"{run.root} was trained on other people or another split of them, so it could tell what is held out "
+                "here: name runs with the same data and held_out_share"
+            )
+        model = run.load_model("pretrain" if run.stage("pretrain").finished else None)
+        longest = self.model().max_length
+        if run.tokenizer().fingerprint != self.tokenizer.fingerprint or model.max_length < longest:
+            raise ConfigError(
+                f"{run.root} has another vocabulary, or sees {model.max_length} characters where this model sees "
+                f"{longest}: name runs made like this one"
+            )
+        return model
+
     def data(self, stage: str) -> Data:
         """The DataModule of a training stage, with the numbers of its recipe."""
-        parts = ("optimizer", "schedule", "averaging", "adaptation", "validations")
+        parts = ("optimizer", "schedule", "averaging", "adaptation", "distillation", "validations")
         recipe = {key: value for key, value in self.settings[stage].items() if key not in parts}
         size, seed = self.settings["model"]["block_size"], self.settings["seed"]
         with as_config_errors(stage):
@@ -75,9 +103,7 @@ class Job:
             if stage == "pretrain":
                 room = size - len(recipe.get("document_prefix", ""))
                 if room < size / 2:
-                    raise ConfigError(
-                        f"document_prefix leaves documents {room} of {size} characters: shorten it"
-                    )
+                    raise ConfigError(f"document_prefix leaves documents {room} of {size} characters: shorten it")
                 corruption = build(self.settings["corruption"], block_size=room)
                 return SpanCorruptionDataModule(
                     self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,
@@ -106,6 +132,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         settings = {**settings, **{key: found[key] for key in ("model", "attention", "positions")}}
         # what is started from, not where it lies: a moved folder is the same, a retrained one is not
         settings["init_from"] = f"{source.name}@{source.starting_weights_sha256()[:8]}"
+    settings, teachers = _with_teachers(settings)
     with as_config_errors("data"):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
@@ -113,7 +140,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         spread(corpus.dev, settings.get("ask_at_most"))
     with as_config_errors("settings"):
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
-        job = Job(settings, folder, corpus, tokenizer, source)
+        job = Job(settings, folder, corpus, tokenizer, source, teachers)
         model = job.model()
     _check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
     steps = {}
@@ -121,7 +148,21 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         steps[stage] = job.data(stage).plan.total_steps
         build(settings[stage]["optimizer"])(job.adapted(stage, job.model()))
         build(settings[stage]["schedule"])
+        job.distillation(stage)
     return replace(job, steps=steps)
+
+
+def _with_teachers(settings: dict[str, Any]) -> tuple[dict[str, Any], list[RunFolder]]:
+    """The runs that pretraining learns from, and the settings with their weights for names: not where they lie."""
+    recipe = settings["pretrain"].get("distillation")
+    if not recipe:
+        return settings, []
+    if not isinstance(recipe["runs"], list) or not recipe["runs"]:
+        raise ConfigError(f"pretrain.distillation.runs is a list of one or more finished runs, not {recipe['runs']!r}")
+    runs = [RunFolder(root) for root in recipe["runs"] if RunFolder(root).config()]
+    named = sorted(((f"{run.name}@{run.starting_weights_sha256()[:8]}", run) for run in runs), key=lambda pair: pair[0])
+    distillation = {**recipe, "runs": [name for name, _ in named]}
+    return {**settings, "pretrain": {**settings["pretrain"], "distillation": distillation}}, [run for _, run in named]
 
 
 def _check_stages(stages: Any) -> None:

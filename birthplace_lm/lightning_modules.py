@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from birthplace_lm.batches import step_seed
 from birthplace_lm.datamodules import IGNORE, Batch
 from birthplace_lm.decoding import answer_questions
+from birthplace_lm.distillation import Distillation
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -37,7 +38,8 @@ class _NextCharacter(pl.LightningModule):
 
     Validated by answering questions, not by loss: a falling loss says nothing of what can be got out again.
     `optimizer` makes an optimizer of a module, `schedule` gives the factor of the peak learning rate from
-    (positions up to and including a step, positions of the whole training).
+    (positions up to and including a step, positions of the whole training). With a `distillation` the text says only a
+    part of what comes next, finished models the rest.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class _NextCharacter(pl.LightningModule):
         optimizer: Callable[[nn.Module], Optimizer],
         schedule: Callable[[int, int], float],
         seed: int = 0,
+        distillation: Distillation | None = None,
     ):
         super().__init__()
+        self.distillation = distillation
         self.transformer, self.tokenizer = transformer, tokenizer
         self.make_optimizer, self.schedule, self.seed = optimizer, schedule, seed
         self.characters_seen, self.seconds_before = 0, 0.0  # of earlier sessions of this training too
@@ -67,6 +71,8 @@ class _NextCharacter(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.monotonic()
+        if self.distillation:
+            self.distillation.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy a target of the whole batch, the other ranks' share included."""
@@ -87,8 +93,10 @@ class _NextCharacter(pl.LightningModule):
         return self.trainer.strategy.reduce(share, reduce_op="sum")
 
     def _sum_of_losses(self, x: Tensor, y: Tensor) -> Tensor:
-        logits = self.transformer(x).flatten(0, 1)  # (B·T, V)
-        return F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
+        logits = self.transformer(x)  # (B, T, V)
+        if self.distillation:
+            return self.distillation.sum_of_losses(logits, x, y, IGNORE)
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Called before clipping: the gradient is logged as it is, and one that would spoil the weights stops here."""

@@ -99,7 +99,8 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
     recipe, data, model = job.settings[stage], job.data(stage), job.adapted(stage, job.starting_model(stage))
     kind = PretrainModule if stage == "pretrain" else FinetuneModule
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
-    learner = kind(model, job.tokenizer, optimizer, schedule, seed=job.settings["seed"])
+    distillation = job.distillation(stage)
+    learner = kind(model, job.tokenizer, optimizer, schedule, seed=job.settings["seed"], distillation=distillation)
     resume = folder.checkpoints / f"step_{first:08d}.ckpt" if first else None
     loggers = [CsvHistory(folder.history, first - 1), *(mirror.stage(stage, first) for mirror in mirrors)]
     if group.leads:
