@@ -25,7 +25,7 @@ GROUPS = (
     "logger",
     "callbacks",
 )
-NESTED = {group: f"{group}@pretrain.{group}" for group in ("optimizer", "schedule", "averaging")}
+NESTED = {group: f"{group}@pretrain.{group}" for group in ("optimizer", "schedule", "averaging", "distillation")}
 NESTED["adaptation"] = "adaptation@finetune.adaptation"
 OPTIONS = [
     (group, path.stem)
@@ -56,9 +56,13 @@ def test_every_option_composes_and_builds(group: str, option: str, tmp_path: Pat
         pytest.fail(f"vanilla attention takes every position, but not {option}")
     if group == "attention" and not fits(option, "learned"):
         overrides.append("positions=none")
+    if (group, option) == ("distillation", "runs"):
+        overrides.append("pretrain.distillation.runs=[runs/a]")  # they are loaded in test_distillation.py
     config = settings(*(overrides if needs_folder else overrides[:1] + overrides[2:]))
     model = build_model(config, 50)
     build(config["data"])
+    if recipe := config["pretrain"]["distillation"]:
+        build({key: value for key, value in recipe.items() if key != "runs"})([build_model(config, 50)])
     build(config["corruption"], block_size=config["model"]["block_size"])
     for stage in ("pretrain", "finetune", "finetune_only"):
         if config[stage].get("adaptation"):
