@@ -7,7 +7,7 @@ seeds put their agreement into one model.
 
 Source: Hinton, Vinyals & Dean 2015 (arXiv 1503.02531); self-distillation: Furlanello et al. 2018 (1805.04770).
 
-Legend: B batch, T time, V vocabulary, A positions with a target.
+Legend: B batch, T time, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -42,16 +42,13 @@ class Distillation:
 
     def sum_of_losses(self, logits: Tensor, x: Tensor, y: Tensor, nothing: int) -> Tensor:
         """Summed over the targets y (B, T), `nothing` where none is: the student's logits (B, T, V) for x (B, T)."""
-        asked = y != nothing
-        q = F.log_softmax(logits[asked].float(), -1)  # (A, V)
-        text = F.nll_loss(q, y[asked], reduction="sum")
-        if self.temperature != 1:
-            q = F.log_softmax(logits[asked].float() / self.temperature, -1)
-        soft = -(self._expected(x, asked) * q).sum() * self.temperature**2
+        told, target = logits.float(), y.flatten()
+        text = F.cross_entropy(told.flatten(0, 1), target, ignore_index=nothing, reduction="sum")
+        q = F.log_softmax(told / self.temperature, -1)  # (B, T, V)
+        soft = -(self._expected(x) * q).sum(-1).flatten() @ (target != nothing).float() * self.temperature**2
         return (1 - self.share) * text + self.share * soft
 
     @torch.no_grad()
-    def _expected(self, x: Tensor, asked: Tensor) -> Tensor:
-        """The teachers' distribution over the character behind each position with a target: (A, V)."""
-        told = [teacher.head(teacher.hidden(x)[asked]).float() / self.temperature for teacher in self.teachers]
-        return torch.stack([F.softmax(logits, -1) for logits in told]).mean(0)
+    def _expected(self, x: Tensor) -> Tensor:
+        """The teachers' distribution over the character behind each position: (B, T, V)."""
+        return torch.stack([F.softmax(teacher(x).float() / self.temperature, -1) for teacher in self.teachers]).mean(0)
