@@ -140,7 +140,7 @@ class SpanCorruptionDataModule(_TrainingData):
     or the "span" alone. Each question is asked in one of the `question_wordings`, drawn anew every time.
 
     `document_prefix` stands before every corrupted document, so that a name is as far from the start as it is in a
-    question: attention that looks up by position alone finds it in both only where both have it in the same place.
+    question: what looks it up by position finds it in both only where both have it in the same place.
     """
 
     def __init__(
