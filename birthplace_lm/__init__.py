@@ -16,7 +16,7 @@ The files stand in the order in which the data goes through them; each imports o
     evaluation/              predictions and signals to measures with intervals
     exploration/             what one attention layer can be made to do by hand
     benchmarks/              how fast, and at what cost
-    composing, provenance, identity, runs       configurations to objects, what tells runs apart, the run folder
+    composing, provenance, identity, runs, teachers    configurations to objects, what tells runs apart, the run folder
     figures, attention_maps, attention_figure, attention_page     a run folder to pictures
     asking, knowledge, knowledge_figures, knowledge_report        what a run knows, and whether it knows that it knows
     scoring                  a run folder to a table

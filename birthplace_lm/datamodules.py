@@ -20,8 +20,8 @@ from birthplace_lm.batches import Plan, by_length, stream, uniforms
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble, behind
 from birthplace_lm.mapped_texts import distinct_answers
-from birthplace_lm.token_store import Lengthened, TokenStore, document_store, question_store
-from birthplace_lm.tokenizer import PAD_ID, CharTokenizer, UnknownCharacterError
+from birthplace_lm.token_store import TokenStore, document_store, question_store, with_prefix
+from birthplace_lm.tokenizer import PAD_ID, CharTokenizer
 from birthplace_lm.wordings import QUESTION, Wordings, ask_question
 
 IGNORE = -100  # a target that the loss passes over
@@ -172,15 +172,7 @@ class SpanCorruptionDataModule(_TrainingData):
             raise ValueError(f"corrupted documents reach {longest} characters, the block has {block_size}")
         self.corruption, self.seed = corruption, seed
         self.question_loss, self.document_loss = question_loss, document_loss
-        self.documents = document_store(documents, tokenizer)
-        self.prefix: tuple[int, int] | None = None  # offset and length in the store
-        if document_prefix:
-            try:
-                prefix = tokenizer.encode(document_prefix)
-            except UnknownCharacterError as error:
-                raise ValueError(f"document_prefix {document_prefix!r}: {error}") from None
-            self.documents = Lengthened(self.documents, [prefix])
-            [self.prefix] = self.documents.texts
+        self.documents, self.prefix = with_prefix(document_store(documents, tokenizer), document_prefix, tokenizer)
         corruption.prepare(documents, distinct_answers(questions))
         if not question_share and list(question_wordings) != [QUESTION]:
             raise ValueError("question_wordings say how questions are asked, and question_share is 0: raise the share")

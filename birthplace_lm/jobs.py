@@ -20,6 +20,7 @@ from birthplace_lm.people import hold_out, spread
 from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
+from birthplace_lm.teachers import teacher, with_teachers
 from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
 
@@ -74,24 +75,9 @@ class Job:
             return None
         with as_config_errors(f"{stage}.distillation"):
             make = build({key: value for key, value in recipe.items() if key != "runs"})
-            made: Distillation = make([self._teacher(run) for run in self.teachers])
+            longest, sha256 = self.model().max_length, sha256_of_corpus(self.corpus)
+            made: Distillation = make([teacher(run, sha256, self.tokenizer, longest) for run in self.teachers])
         return made
-
-    def _teacher(self, run: RunFolder) -> Transformer:
-        """The pretrained model of a run that knows no more than this one may know, and the same characters."""
-        if run.data_fingerprint() != sha256_of_corpus(self.corpus):
-            raise ConfigError(
-                f"{run.root} was trained on other people or another split of them, so it could tell what is held out "
-                "here: name runs with the same data and held_out_share"
-            )
-        model = run.load_model("pretrain" if run.stage("pretrain").finished else None)
-        longest = self.model().max_length
-        if run.tokenizer().fingerprint != self.tokenizer.fingerprint or model.max_length < longest:
-            raise ConfigError(
-                f"{run.root} has another vocabulary, or sees {model.max_length} characters where this model sees "
-                f"{longest}: name runs made like this one"
-            )
-        return model
 
     def data(self, stage: str) -> Data:
         """The DataModule of a training stage, with the numbers of its recipe."""
@@ -132,7 +118,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         settings = {**settings, **{key: found[key] for key in ("model", "attention", "positions")}}
         # what is started from, not where it lies: a moved folder is the same, a retrained one is not
         settings["init_from"] = f"{source.name}@{source.starting_weights_sha256()[:8]}"
-    settings, teachers = _with_teachers(settings)
+    settings, teachers = with_teachers(settings)
     with as_config_errors("data"):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
@@ -150,19 +136,6 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         build(settings[stage]["schedule"])
         job.distillation(stage)
     return replace(job, steps=steps)
-
-
-def _with_teachers(settings: dict[str, Any]) -> tuple[dict[str, Any], list[RunFolder]]:
-    """The runs that pretraining learns from, and the settings with their weights for names: not where they lie."""
-    recipe = settings["pretrain"].get("distillation")
-    if not recipe:
-        return settings, []
-    if not isinstance(recipe["runs"], list) or not recipe["runs"]:
-        raise ConfigError(f"pretrain.distillation.runs is a list of one or more finished runs, not {recipe['runs']!r}")
-    runs = [RunFolder(root) for root in recipe["runs"] if RunFolder(root).config()]
-    named = sorted(((f"{run.name}@{run.starting_weights_sha256()[:8]}", run) for run in runs), key=lambda pair: pair[0])
-    distillation = {**recipe, "runs": [name for name, _ in named]}
-    return {**settings, "pretrain": {**settings["pretrain"], "distillation": distillation}}, [run for _, run in named]
 
 
 def _check_stages(stages: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
-from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, PAD_ID, CharTokenizer
+from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, PAD_ID, CharTokenizer, UnknownCharacterError
 
 _NO_ID = -1  # of a character that no text asked for holds: an embedding refuses it
 
@@ -71,6 +71,17 @@ class Lengthened(TokenStore):
     def take(self, at: Tensor) -> Tensor:
         ours = self._store.take(at.clamp(max=self._end - 1))
         return torch.where(at < self._end, ours, self._more[(at - self._end).clamp(min=0)])
+
+
+def with_prefix(store: TokenStore, prefix: str, tokenizer: CharTokenizer) -> tuple[TokenStore, tuple[int, int] | None]:
+    """The store with a prefix behind its end, and where that lies (offset, length); None where the prefix is empty."""
+    if not prefix:
+        return store, None
+    try:
+        lengthened = Lengthened(store, [tokenizer.encode(prefix)])
+    except UnknownCharacterError as error:
+        raise ValueError(f"document_prefix {prefix!r}: {error}") from None
+    return lengthened, lengthened.texts[0]
 
 
 def document_store(documents: Sequence[str], tokenizer: CharTokenizer) -> TokenStore:

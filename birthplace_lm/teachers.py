@@ -1,0 +1,40 @@
+"""Finished runs that another run learns from: which of them may teach, and what they are called in its settings."""
+
+from typing import Any
+
+from birthplace_lm.composing import ConfigError
+from birthplace_lm.runs import RunFolder
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
+
+
+def with_teachers(settings: dict[str, Any]) -> tuple[dict[str, Any], list[RunFolder]]:
+    """The settings with the teachers' weights for their names, not where they lie, and the teachers in that order."""
+    recipe = settings["pretrain"].get("distillation")
+    if not recipe:
+        return settings, []
+    if not isinstance(recipe["runs"], list) or not recipe["runs"]:
+        raise ConfigError(f"pretrain.distillation.runs is a list of one or more finished runs, not {recipe['runs']!r}")
+    runs = [RunFolder(root) for root in recipe["runs"] if RunFolder(root).config()]
+    named = sorted(((f"{run.name}@{run.starting_weights_sha256()[:8]}", run) for run in runs), key=lambda pair: pair[0])
+    distillation = {**recipe, "runs": [name for name, _ in named]}
+    return {**settings, "pretrain": {**settings["pretrain"], "distillation": distillation}}, [run for _, run in named]
+
+
+def teacher(run: RunFolder, sha256: str, tokenizer: CharTokenizer, longest: int) -> Transformer:
+    """The pretrained model of a run that knows no more than its student may know, and the same characters.
+
+    `sha256` sums the student's corpus, `longest` is how many characters it sees. Raises ConfigError.
+    """
+    if run.data_fingerprint() != sha256:
+        raise ConfigError(
+            f"{run.root} was trained on other people or another split of them, so it could tell what is held out "
+            "here: name runs with the same data and held_out_share"
+        )
+    model = run.load_model("pretrain" if run.stage("pretrain").finished else None)
+    if run.tokenizer().fingerprint != tokenizer.fingerprint or model.max_length < longest:
+        raise ConfigError(
+            f"{run.root} has another vocabulary, or sees {model.max_length} characters where this model sees "
+            f"{longest}: name runs made like this one"
+        )
+    return model
