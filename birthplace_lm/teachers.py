@@ -15,7 +15,9 @@ def with_teachers(settings: dict[str, Any]) -> tuple[dict[str, Any], list[RunFol
         return settings, []
     if not isinstance(recipe["runs"], list) or not recipe["runs"]:
         raise ConfigError(f"pretrain.distillation.runs is a list of one or more finished runs, not {recipe['runs']!r}")
-    runs = [RunFolder(root) for root in recipe["runs"] if RunFolder(root).config()]
+    runs = [RunFolder(root) for root in recipe["runs"]]
+    for run in runs:
+        run.config()  # raises where there is no run, before its weights are asked for
     named = sorted(((f"{run.name}@{run.starting_weights_sha256()[:8]}", run) for run in runs), key=lambda pair: pair[0])
     distillation = {**recipe, "runs": [name for name, _ in named]}
     return {**settings, "pretrain": {**settings["pretrain"], "distillation": distillation}}, [run for _, run in named]
