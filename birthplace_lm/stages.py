@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from birthplace_lm.adaptation import merged, n_learning
-from birthplace_lm.allocator import keep_freed_memory
+from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
 from birthplace_lm.callbacks import duration, quieten_lightning
 from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
 from birthplace_lm.composing import build, plain
@@ -65,6 +65,7 @@ def run(
     settings["choices"] = dict(choices or settings["choices"])
     quieten_lightning()
     keep_freed_memory()
+    keep_compiled_products()
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     with joined(settings["trainer"]) as group:

@@ -1,10 +1,14 @@
-"""Memory that is freed stays with the process: pages touched once are not cleared again."""
+"""What a step leaves for the next one: pages are not cleared again, products are not compiled again."""
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from birthplace_lm.allocator import keep_compiled_products
 
 PROGRAM = """
 import resource, sys
@@ -31,3 +35,37 @@ def test_large_arrays_take_the_pages_that_others_left() -> None:
         return int(done.stdout)
 
     assert last_turn("keep") < 100 < 10 * 100 < last_turn("leave")
+
+
+SHAPES = """
+import sys
+import torch
+from birthplace_lm.allocator import keep_compiled_products
+
+if sys.argv[1] == "keep":
+    keep_compiled_products()
+kernel, signals = torch.ones(4, 4, 3), [torch.ones(4, 4, 16 + length) for length in range(1100)]
+with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON_CREATION):
+    for turn in range(2):
+        print("turn", flush=True)
+        for signal in signals:
+            torch.conv1d(signal, kernel)
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch comes without oneDNN")
+def test_every_shape_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More shapes than oneDNN keeps by itself, in turn: the least recently used is always the next one needed."""
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+
+    def compiled_in_second_turn(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", SHAPES, how], capture_output=True, text=True, check=True)
+        return done.stdout.split("turn\n")[2].count("create:cache_miss")
+
+    assert compiled_in_second_turn("keep") == 0 < 1000 < compiled_in_second_turn("leave")
+
+
+def test_a_capacity_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    keep_compiled_products()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"

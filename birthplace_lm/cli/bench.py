@@ -24,12 +24,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.what in ("training", "jobs") and len(options.attention or ()) > 1:
         parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
-    from birthplace_lm.allocator import keep_freed_memory
+    from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.jobs import as_config_errors
     from birthplace_lm.replacing import replace_file
 
     keep_freed_memory()  # as birthplace-train does; here for all that is compared
+    keep_compiled_products()
     with in_plain_words(), as_config_errors(options.what):
         figures, markdown = _MEASURES[options.what](options)
     if options.out:
