@@ -47,6 +47,16 @@ def test_attention_is_compared_with_vanilla(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.count("linear") == 2
 
 
+def test_every_measure_takes_so_many_threads(tmp_path: Path) -> None:
+    before, out = torch.get_num_threads(), tmp_path / "attention.json"
+    asked = ["--attention", "vanilla", "--lengths", "16", "--tokens", "32", "--repetitions", "1", "--out", str(out)]
+    try:
+        bench.main(["attention", *asked, "--threads", str(before + 1)])
+    finally:
+        torch.set_num_threads(before)
+    assert json.loads(out.read_text())["hardware"]["threads"] == before + 1
+
+
 def test_arithmetic_takes_the_time_of_its_two_rates() -> None:
     rates = attention.Rates(products=100.0, elementwise=10.0)
     assert rates.seconds(Arithmetic(products=300, elementwise=20)) == pytest.approx(3 + 2)

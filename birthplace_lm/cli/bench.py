@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     keep_freed_memory()  # as birthplace-train does; here for all that is compared
     keep_compiled_products()
+    options.threads = _set_threads(options.threads)
     with in_plain_words(), as_config_errors(options.what):
         figures, markdown = _MEASURES[options.what](options)
     if options.out:
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="files of configs/attention (training, jobs: vanilla, else all)",
     )
     parser.add_argument("--repetitions", type=_positive, default=5, metavar="N", help="of each, in turn (default: 5)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of a process (default: as torch has them)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown too")
     _add_training(parser)
@@ -72,7 +74,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--dropout", type=float, metavar="P", help="instead of the model's own")
     training.add_argument("--batch-size", type=_positive, default=128, metavar="N")
     training.add_argument("--steps", type=_positive, default=4, metavar="N", help="a repetition (default: 4)")
-    training.add_argument("--threads", type=_positive, metavar="N", help="of every way (default: as torch has them)")
     training.add_argument(
         "--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"some of {', '.join(WAYS)}"
     )
@@ -98,6 +99,14 @@ def _add_layers(parser: argparse.ArgumentParser) -> None:
     )
     facts.add_argument("--lookup", type=Path, metavar="FILE", help="what birthplace-explore lookup --table wrote")
     facts.add_argument("--folder", type=Path, metavar="FOLDER", help="instead of birthplace_lm/attention")
+
+
+def _set_threads(wanted: int | None) -> int:
+    import torch
+
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+    return torch.get_num_threads()
 
 
 def _positive(text: str) -> int:

@@ -20,7 +20,6 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from birthplace_lm.callbacks import quieten_lightning
     from birthplace_lm.sources import sha256_of_corpus
 
-    options.threads = _set_threads(options.threads)
     corpus = corpus_of(options)
     model, recording = material(options, corpus)
     ways, missing = training.make_all(options.ways, model, recording)
@@ -50,9 +49,8 @@ def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from birthplace_lm.benchmarks import side_by_side
     from birthplace_lm.sources import sha256_of_corpus
 
-    threads = _set_threads(options.threads)
     command = [*_own_process(options, "this package, bare"), "--seconds", str(options.seconds)]
-    figures = side_by_side.compare(command, threads, options.repetitions)
+    figures = side_by_side.compare(command, options.threads, options.repetitions)
     told = side_by_side.text(figures)
     print(told, end="")
     where = machine(sha256_of_corpus(corpus_of(options)))
@@ -89,14 +87,6 @@ def _libraries() -> dict[str, str]:
 
     names = ("accelerate", "litgpt", "transformers", "x-transformers")
     return {found.name: found.version for found in distributions() if found.name in names}
-
-
-def _set_threads(wanted: int | None) -> int:
-    import torch
-
-    if wanted is not None:
-        torch.set_num_threads(wanted)
-    return torch.get_num_threads()
 
 
 def _matmul_rate(model: "Transformer", recording: "Recording") -> Any:
