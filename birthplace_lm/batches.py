@@ -102,8 +102,24 @@ class Plan:
 def by_length(lengths: Tensor, parts: int) -> list[Tensor]:
     """Rows of a batch in `parts` groups of like length, longest first: lengths (B,) -> rows of each group.
 
-    Trimmed to its own longest row, a group holds little padding; the sum of the groups' losses has the batch's
+    Trimmed to about its own longest row, a group holds little padding; the sum of the groups' losses has the batch's
     gradient.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     return [rows for rows in order.tensor_split(min(parts, len(order))) if len(rows)]
+
+
+def rounded_up(length: int) -> int:
+    """A multiple of 4: a quarter as many shapes, for which products are compiled and memory is looked for."""
+    return -(-length // 4) * 4
+
+
+def dealt(lengths: Tensor, ranks: int) -> list[Tensor]:
+    """Rows of a batch for each of some ranks, from the longest on, back and forth: lengths (B,) -> rows of each rank.
+
+    Ranks wait for the slowest of them, so their shares hold about as many characters.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    turn, place = torch.arange(len(order)) // ranks, torch.arange(len(order)) % ranks
+    whose = torch.where(turn % 2 == 0, place, ranks - 1 - place)
+    return [order[whose == rank] for rank in range(ranks)]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from birthplace_lm.batches import Plan, by_length, stream, uniforms
+from birthplace_lm.batches import Plan, by_length, dealt, rounded_up, stream, uniforms
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble, behind
 from birthplace_lm.mapped_texts import distinct_answers
@@ -56,15 +56,16 @@ def batch_of(
     n_targets = sum(int((pieces.totals - pieces.asked.clamp(min=1)).sum()) for _, pieces in parts)
     n_characters = sum(int((pieces.totals - 1).sum()) for _, pieces in parts)
     wide = width or max(int(pieces.totals.max()) for _, pieces in parts if len(pieces.totals)) - 1
-    rows = torch.cat([assemble(store, pieces, wide + 1) for store, pieces in parts])[rank::world_size]
-    totals = torch.cat([pieces.totals for _, pieces in parts])[rank::world_size]
-    asked = torch.cat([pieces.asked for _, pieces in parts])[rank::world_size]
+    totals = torch.cat([pieces.totals for _, pieces in parts])
+    mine = dealt(totals, world_size)[rank]
+    rows = torch.cat([assemble(store, pieces, wide + 1) for store, pieces in parts])[mine]
+    totals, asked = totals[mine], torch.cat([pieces.asked for _, pieces in parts])[mine]
     if not len(rows):
-        rows, totals, asked = rows.new_full((1, wide + 1), PAD_ID), totals.new_full((1,), 2), asked.new_ones(1)
+        rows, totals, asked = rows.new_full((1, (width or 1) + 1), PAD_ID), totals.new_full((1,), 2), asked.new_ones(1)
     targets = rows[:, 1:].masked_fill(rows[:, 1:] == PAD_ID, IGNORE)
-    targets = targets.masked_fill(torch.arange(1, wide + 1) < asked[:, None], IGNORE)
+    targets = targets.masked_fill(torch.arange(1, rows.shape[1]) < asked[:, None], IGNORE)
     groups = by_length(totals, micro_batches)
-    trims = [width or int(totals[group].max()) - 1 for group in groups]
+    trims = [width or min(targets.shape[1], rounded_up(int(totals[group].max()) - 1)) for group in groups]
     return Batch(
         inputs=[rows[group, :trim] for group, trim in zip(groups, trims, strict=True)],
         targets=[targets[group, :trim] for group, trim in zip(groups, trims, strict=True)],

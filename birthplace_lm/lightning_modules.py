@@ -4,7 +4,7 @@ Legend: B batch, T time, V vocabulary.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +19,7 @@ from birthplace_lm.batches import step_seed
 from birthplace_lm.datamodules import IGNORE, Batch
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.distillation import Distillation
+from birthplace_lm.gradients import sum_term_by_term
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -77,14 +78,21 @@ class _NextCharacter(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy a target of the whole batch, the other ranks' share included."""
         torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
-        sums = [self._sum_of_losses(x, y) for x, y in zip(batch.inputs, batch.targets, strict=True)]
-        share = torch.stack(sums).sum() / batch.n_targets
+        share = self._with_gradient(
+            self._sum_of_losses(x, y) / batch.n_targets for x, y in zip(batch.inputs, batch.targets, strict=True)
+        )
         loss = self._of_all_ranks(share.detach())
         if not torch.isfinite(loss):
             raise NonFiniteLossError("the loss", loss.item(), self.global_step + 1)
         self.characters_seen += batch.n_characters
         self.log_dict({"train/loss": loss, "train/characters": float(self.characters_seen)})
         return share * self.trainer.world_size  # ranks' gradients are averaged
+
+    def _with_gradient(self, losses: Iterator[Tensor]) -> Tensor:
+        """The sum of a batch's losses, with no more than one group of rows in memory at a time."""
+        if self.trainer.scaler is None:
+            return sum_term_by_term(losses, self.transformer.parameters())
+        return torch.stack(list(losses)).sum()  # float16's gradients would vanish if they were not scaled on the way
 
     def _of_all_ranks(self, share: Tensor) -> Tensor:
         """The sum of what every rank has: a number by which all of them go on or stop alike."""

@@ -64,15 +64,12 @@ def _step(way: Bare, next_batch: Callable[[], Batch]) -> None:
         batch = next_batch()
     with record_function(OPTIMIZER):
         way.optimizer.zero_grad()
-    sums = []
     for x, y in zip(batch.inputs, batch.targets, strict=True):
-        logits = way.model(x)
+        logits = way.model(x).flatten(0, 1)  # (B·T, V)
         with record_function(EMBEDDING):
-            sums.append(F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"))
-    with record_function(EMBEDDING):
-        loss = torch.stack(sums).sum() / batch.n_targets
-    with record_function(REST):
-        loss.backward()
+            loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum") / batch.n_targets
+        with record_function(REST):
+            loss.backward()
     with record_function(CLIPPING):
         torch.nn.utils.clip_grad_norm_(way.model.parameters(), CLIP)
     with record_function(OPTIMIZER):

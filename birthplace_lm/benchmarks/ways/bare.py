@@ -16,7 +16,7 @@ from birthplace_lm.transformer import Transformer
 
 
 class Bare:
-    """The loss is put together as PretrainModule does it; every run makes its batches anew, as a training does.
+    """Every group of rows goes back as soon as it went forward, as in PretrainModule; every run makes its batches anew, as a training does.
 
     With `bfloat16` matrices are multiplied in it, as trainer.precision=bf16-mixed has it; weights stay float32.
     """
@@ -39,12 +39,11 @@ class Bare:
         begin, characters = time.perf_counter(), 0
         for batch in islice(self.batches, steps):
             self.optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-                sums = [
-                    F.cross_entropy(self.model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
-                    for x, y in zip(batch.inputs, batch.targets, strict=True)
-                ]
-            (torch.stack(sums).sum() / batch.n_targets).backward()
+            for x, y in zip(batch.inputs, batch.targets, strict=True):
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+                    logits = self.model(x).flatten(0, 1)  # (B·T, V)
+                    loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
+                (loss / batch.n_targets).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
             self.optimizer.step()
             characters += batch.n_characters
