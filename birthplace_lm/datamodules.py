@@ -51,6 +51,7 @@ def batch_of(
 ) -> Batch:
     """Lay out the sequences of some stores, keep this rank's share, and group it by length.
 
+    The ranks together have about as many groups as one alone would: a smaller batch a rank, not smaller products.
     Targets begin where `asked` says. A width makes every row that wide, for kernels that want static shapes.
     """
     n_targets = sum(int((pieces.totals - pieces.asked.clamp(min=1)).sum()) for _, pieces in parts)
@@ -64,7 +65,7 @@ def batch_of(
         rows, totals, asked = rows.new_full((1, (width or 1) + 1), PAD_ID), totals.new_full((1,), 2), asked.new_ones(1)
     targets = rows[:, 1:].masked_fill(rows[:, 1:] == PAD_ID, IGNORE)
     targets = targets.masked_fill(torch.arange(1, rows.shape[1]) < asked[:, None], IGNORE)
-    groups = by_length(totals, micro_batches)
+    groups = by_length(totals, -(-micro_batches // world_size))
     trims = [width or min(targets.shape[1], rounded_up(int(totals[group].max()) - 1)) for group in groups]
     return Batch(
         inputs=[rows[group, :trim] for group, trim in zip(groups, trims, strict=True)],
