@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from birthplace_lm.batches import Plan, by_length, epoch_order, scramble, step_seed, uniforms
+from birthplace_lm.batches import Plan, by_length, dealt, epoch_order, rounded_up, scramble, step_seed, uniforms
 
 seeds = st.integers(0, 2**31)
 
@@ -83,3 +83,26 @@ def test_groups_by_length_hold_every_row_once_from_long_to_short(lengths: list[i
     assert sorted(rows) == list(range(len(lengths)))
     assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
     assert len(groups) == min(parts, len(lengths))
+
+
+@given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 5))
+def test_ranks_are_dealt_every_row_once_and_about_as_many_characters(lengths: list[int], ranks: int) -> None:
+    shares = [rows.tolist() for rows in dealt(torch.tensor(lengths, dtype=torch.int64), ranks)]
+    assert sorted(row for rows in shares for row in rows) == list(range(len(lengths)))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    characters = [sum(lengths[row] for row in rows) for rows in shares]
+    assert max(characters) - min(characters) <= max(lengths, default=0)
+
+
+def test_ranks_take_turns_back_and_forth() -> None:
+    shares = dealt(torch.tensor([1, 2, 3, 4, 5, 6, 7, 8]), 2)
+    assert [[row + 1 for row in rows] for rows in map(torch.Tensor.tolist, shares)] == [[8, 5, 4, 1], [7, 6, 3, 2]]
+
+
+def test_one_rank_has_the_batch_from_long_to_short() -> None:
+    assert [rows.tolist() for rows in dealt(torch.tensor([3, 9, 3, 5]), 1)] == [[1, 3, 0, 2]]
+
+
+@given(st.integers(0, 10_000))
+def test_lengths_are_rounded_up_to_the_next_multiple_of_four(length: int) -> None:
+    assert 0 <= rounded_up(length) - length < 4 and rounded_up(length) % 4 == 0

@@ -142,6 +142,23 @@ def test_ranks_share_a_batch_without_overlap(make: Any, world_size: int) -> None
         assert {(part.n_targets, part.n_characters) for part in parts} == {(whole.n_targets, whole.n_characters)}
 
 
+@pytest.mark.parametrize(("micro_batches", "world_size", "groups"), [(6, 1, 6), (6, 2, 3), (5, 2, 3), (2, 3, 1)])
+def test_ranks_share_the_groups_of_a_batch(micro_batches: int, world_size: int, groups: int) -> None:
+    data = pretraining(batch_size=12, micro_batches=micro_batches)
+    data.trainer = SimpleNamespace(global_step=0, global_rank=world_size - 1, world_size=world_size)
+    assert len(next(iter(data.train_dataloader())).inputs) == groups
+
+
+def test_groups_are_as_wide_as_a_multiple_of_four_or_the_batch() -> None:
+    for batch in pretraining(batch_size=12, micro_batches=4).train_dataloader():
+        widths = [x.shape[1] for x in batch.inputs]
+        assert [y.shape for y in batch.targets] == [x.shape for x in batch.inputs]
+        longest = max(len(x) for x, _ in examples(batch))
+        assert widths[0] == longest and all(width % 4 == 0 or width == longest for width in widths)
+        for x, width in zip(batch.inputs, widths, strict=True):  # no wider than it takes
+            assert width - int((x != PAD_ID).sum(dim=1).max()) < 4
+
+
 def test_micro_batches_have_the_gradient_of_the_padded_batch() -> None:
     model = tiny(vocabulary_size=len(TOKENIZER), block_size=BLOCK).double()
     gradients = []

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.plugins import MixedPrecision
 
 from birthplace_lm.callbacks import describe
 from birthplace_lm.corruption.random_spans import RandomSpans
@@ -49,11 +50,12 @@ def fit(
     steps: int,
     *callbacks: pl.Callback,
     clip: float | None = None,
+    plugins: Any = None,
 ) -> pl.Trainer:
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=steps, callbacks=list(callbacks), logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1.0, num_sanity_val_steps=0,
-        val_check_interval=steps, check_val_every_n_epoch=None, gradient_clip_val=clip,
+        val_check_interval=steps, check_val_every_n_epoch=None, gradient_clip_val=clip, plugins=plugins,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return trainer
@@ -112,6 +114,20 @@ def test_a_gradient_that_is_not_finite_is_an_error_before_the_update() -> None:
     with pytest.raises(NonFiniteLossError, match=r"the gradient's norm is (nan|inf) at step 1: nothing was updated"):
         fit(module, pretraining(), 1)
     assert all(map(torch.equal, before, module.transformer.parameters()))
+
+
+def test_in_float16_the_loss_is_scaled_before_it_goes_back() -> None:
+    """Small gradients are 0 in float16 unless the loss is scaled on its way; behind it would be too late."""
+    norms: list[float] = []
+    for precision in (MixedPrecision("bf16-mixed", "cpu"), MixedPrecision("16-mixed", "cpu", _scaler(1024.0))):
+        module = learner()
+        module.transformer.head.register_full_backward_hook(lambda _, into, out: norms.append(out[0].norm().item()))
+        fit(module, pretraining(micro_batches=1), 1, plugins=precision)
+    assert norms[1] == pytest.approx(1024 * norms[0], rel=0.05)
+
+
+def _scaler(scale: float) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", init_scale=scale)
 
 
 def test_the_gradients_norm_is_logged_as_it_is_before_clipping() -> None:
