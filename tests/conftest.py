@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from birthplace_lm.corpus import FILES
+
+settings.register_profile("without a clock", deadline=None)  # an example may come when the machine has other work
+settings.load_profile("without a clock")
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def slow_scores(train: list[Question], name: str, longest: int, smoothing: float
 names = st.text("abc é", min_size=1, max_size=7).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     pairs=st.lists(st.tuples(names, st.sampled_from(["Rome", "Oslo", "Cork"])), min_size=1, max_size=12),
     name=names,

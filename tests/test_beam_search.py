@@ -60,7 +60,7 @@ def test_a_beam_of_everything_finds_the_likeliest_answer(seed: int) -> None:
         assert answer.log_probability == pytest.approx(score, abs=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     asked=st.lists(st.text("ab", max_size=5), max_size=5),
     width=st.integers(1, 6),
@@ -77,7 +77,7 @@ def test_a_beam_is_what_its_definition_says(asked: list[str], width: int, most: 
 
 
 @pytest.mark.parametrize("attention", VARIANTS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(asked=questions, most=st.integers(1, 12), seed=st.integers(0, 3))
 def test_a_beam_of_one_is_greedy_decoding(attention: str, asked: list[str], most: int, seed: int) -> None:
     positions = "learned" if fits(attention, "learned") else "none"

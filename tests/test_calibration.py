@@ -48,7 +48,6 @@ def test_brier_score_and_log_loss_are_scikit_learns() -> None:
     assert log_loss(np.array([0.0, 1.0]), np.array([True, True])) == pytest.approx([16.118, 0], abs=1e-3)
 
 
-@settings(deadline=None)
 @given(probabilities, st.integers(1, 15))
 def test_bins_are_of_equal_mass_and_ties_stay_together(values: list[float], bins: int) -> None:
     p = np.array(values)
@@ -64,7 +63,6 @@ def test_bins_are_of_equal_mass_and_ties_stay_together(values: list[float], bins
         assert abs(sizes - len(p) / most).max() <= 1
 
 
-@settings(deadline=None)
 @given(probabilities, st.integers(0, 2**32 - 1))
 def test_calibration_error_follows_the_definition(values: list[float], seed: int) -> None:
     p = np.array(values)
@@ -137,7 +135,7 @@ def test_the_truth_is_found() -> None:
     assert ours.temperature == pytest.approx(3, rel=0.05) and ours.bias == pytest.approx(-1 / 3, abs=0.05)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(probabilities.filter(lambda values: len(values) >= 10), st.integers(0, 2**32 - 1))
 @case([0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25, 0.0, 0.25, 0.0], 1)  # steps from where σ is flat are wild
 @case([0.0] * 10 + [1.0] * 10, 1)

@@ -103,7 +103,7 @@ def test_the_loss_can_be_on_the_span_alone(policy: RandomSpans | SalientSpans) -
                 assert asked == list(range(second, asked[-1] + 1)) and targets[asked[-1]] == MASK_ID
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch_size=st.integers(1, 40),
     micro_batches=st.integers(1, 6),

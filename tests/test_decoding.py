@@ -31,7 +31,7 @@ def slow_answer(model: Transformer, question: str, most: int) -> Answer:
 
 
 @pytest.mark.parametrize("attention", VARIANTS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(asked=questions, most=st.integers(1, 12), batch_size=st.integers(1, 5), seed=st.integers(0, 3))
 def test_batched_answers_are_those_of_one_at_a_time(
     attention: str, asked: list[str], most: int, batch_size: int, seed: int

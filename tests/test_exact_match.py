@@ -41,7 +41,7 @@ def test_a_question_without_an_answer_is_named() -> None:
         score(["Cork", "Oslo"], asked("Cork", None))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_wilson_is_scipys(data: st.DataObject) -> None:
     stats = pytest.importorskip("scipy.stats")
@@ -76,7 +76,7 @@ def test_interval_over_seeds() -> None:
         seed_interval([])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(predictions=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"))))
 def test_predictions_come_back(predictions: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("predictions") / "dev.tsv"

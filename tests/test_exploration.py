@@ -164,7 +164,7 @@ def test_how_often_a_positive_key_is_missed_is_what_a_simulation_counts() -> Non
     assert abs(two_heads.missed(10.0) - counted) < 5 * math.sqrt(counted / 1e6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scores=st.lists(st.floats(-30, 30), min_size=2, max_size=12), seed=st.integers(0, 99))
 def test_copying_keeps_its_bound_for_any_scores(scores: list[float], seed: int) -> None:
     rng, n = np.random.default_rng(seed), len(scores)
@@ -174,7 +174,7 @@ def test_copying_keeps_its_bound_for_any_scores(scores: list[float], seed: int) 
     assert error <= limit * (1 + 1e-9) + 1e-14
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(of_d=st.floats(-9, 9), of_c=st.floats(-9, 9), beta=st.floats(0.1, 5), seed=st.integers(0, 99))
 def test_no_multiples_at_any_norm_bring_c2_to_u_b(of_d: float, of_c: float, beta: float, seed: int) -> None:
     u = keys_queries_values.Directions(*(beta * orthonormal(4, 8, np.random.default_rng(seed))))

@@ -47,7 +47,7 @@ def test_a_resumed_fit_leaves_the_history_of_an_uninterrupted_one(tmp_path: Path
     assert [step for step, _ in read_history(path)["train/loss_step"]] == list(range(12))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(values=st.lists(st.floats(), min_size=1, max_size=5))
 def test_floats_come_back_to_the_bit(values: list[float], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("history") / "metrics.csv"

@@ -69,7 +69,7 @@ def test_a_mapped_folder_holds_what_is_read_into_memory(folder: Path, mapped: Co
     assert isinstance(mapped.documents, Texts) and isinstance(mapped.train, AskedQuestions)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     documents=st.lists(fields, min_size=1, max_size=8),
     pairs=st.lists(st.tuples(fields, fields), min_size=1, max_size=8),

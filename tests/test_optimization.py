@@ -102,7 +102,7 @@ def matrices(shape: tuple[int, int, int], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.integers(2, 40),
     columns=st.integers(2, 40),

@@ -51,7 +51,7 @@ def test_the_fingerprint_of_nobody_held_out_is_that_of_the_four_parts() -> None:
     assert sha256_of_corpus(added) != sha256_of_corpus(corpus)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5))
 def test_more_held_out_people_hold_fewer_among_them(few: int, many: int, seed: int) -> None:
     corpus = World(people=40).corpus()

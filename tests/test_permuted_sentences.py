@@ -53,7 +53,7 @@ def test_sentences_are_found_behind_the_title() -> None:
     assert sentences("Ada Vik. ") == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     window=st.sampled_from(["start", "anywhere"]),

@@ -91,7 +91,7 @@ def test_every_variant_scores_as_if_read_from_the_start(attention: str, position
     check_bounds(score_places(model, TOKENIZER, asked, PLACES, tolerance=0.05), expected, 0.05, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     asked=questions,
     candidates=places,
@@ -145,7 +145,7 @@ def test_of_equally_likely_places_the_first_is_chosen() -> None:
         assert answer.text == candidates[0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(asked=questions, candidates=places, seed=st.integers(0, 5))
 def test_constrained_answers_are_the_best_of_all_places(asked: list[str], candidates: list[str], seed: int) -> None:
     model = sharp(seed)

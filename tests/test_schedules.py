@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from birthplace_lm.schedules import Constant, HandoutCosine, WarmupCosine, WarmupLinearDecay
@@ -33,7 +33,6 @@ def test_the_handouts_cosine_rises_again_near_62_percent_and_ends_rising() -> No
     assert 0.1 < factors[-2] < factors[-1] < 0.2
 
 
-@settings(deadline=None)
 @given(seen=st.integers(0, 75_000_000))
 def test_up_to_its_end_the_handouts_cosine_is_the_one_over_that_many_positions(seen: int) -> None:
     assert HANDOUT(seen, 1) == WarmupCosine(512 * 20)(seen, HANDOUT.final_positions)
@@ -46,7 +45,6 @@ def test_trapezoid_and_constant() -> None:
     assert Constant()(1, 2) == 1.0
 
 
-@settings(deadline=None)
 @given(
     schedule=st.sampled_from([Constant(), WarmupCosine(100), HandoutCosine(100, 300), WarmupLinearDecay(100, 0.3)]),
     seen=st.integers(0, 2000),

@@ -46,7 +46,7 @@ def generalized(order: list[bool]) -> float:
     return sum((height[k] + height[k + 1]) / 2 / n for k in range(n))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=7))
 def test_ties_are_the_mean_over_their_orders(pairs: Answers) -> None:
     signal, right = split(pairs)
@@ -56,7 +56,6 @@ def test_ties_are_the_mean_over_their_orders(pairs: Answers) -> None:
     assert risk_coverage_curve(signal, right)[1] == pytest.approx(np.mean([risks(order) for order in every], axis=0))
 
 
-@settings(deadline=None)
 @given(answers)
 def test_auroc_is_scikit_learns_and_augrc_follows_from_it(pairs: Answers) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
@@ -70,7 +69,6 @@ def test_auroc_is_scikit_learns_and_augrc_follows_from_it(pairs: Answers) -> Non
     assert measure_of("augrc", signal, right) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(answers, st.sampled_from([np.exp, np.cbrt, lambda x: 7 * x - 3, lambda x: -1 / (1 + x)]))
 def test_only_the_order_counts(pairs: Answers, rising: Callable[[np.ndarray], np.ndarray]) -> None:
     signal, right = split(pairs)
@@ -98,7 +96,6 @@ def test_best_and_random_orders(correct: int) -> None:
     assert measure_of("augrc", np.zeros(6), right) == pytest.approx(risk / 2)
 
 
-@settings(deadline=None)
 @given(answers, st.sampled_from([0.0, 0.05, 0.1, 0.2, 1 / 3, 0.5]))
 def test_coverage_at_risk_is_the_best_threshold(pairs: Answers, risk: float) -> None:
     signal, right = split(pairs)
@@ -117,7 +114,7 @@ def test_a_risk_that_is_just_met_is_met() -> None:
     assert ranking.coverage(ranking.tally(), 0.28)[0] == 0.98
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(answers, st.integers(0, 2**32 - 1))
 def test_counts_are_repeated_questions(pairs: Answers, seed: int) -> None:
     signal, right = split(pairs)

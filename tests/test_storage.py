@@ -73,7 +73,7 @@ TREES = st.recursive(
 # ---------------------------------------------------------------------------------------------------------------- trees
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tree=TREES)
 def test_every_tree_comes_back_to_the_last_bit(tree: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "any.ckpt"
@@ -159,7 +159,7 @@ def test_another_blank_behind_the_header_is_noticed(tmp_path: Path) -> None:
         load_tree(path)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_truncated_extended_and_overwritten_files_are_noticed(data: st.DataObject, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.ckpt"

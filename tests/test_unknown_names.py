@@ -100,7 +100,7 @@ def test_flips_and_what_decides_an_answer() -> None:
 counts = st.lists(st.integers(0, 20), min_size=3, max_size=6).filter(lambda some: sum(some) >= 10)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(counts, counts)
 def test_distances_are_those_of_scipy_and_of_the_definition(some: list[int], others: list[int]) -> None:
     size = max(len(some), len(others))

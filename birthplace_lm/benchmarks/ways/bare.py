@@ -16,9 +16,10 @@ from birthplace_lm.transformer import Transformer
 
 
 class Bare:
-    """Every group of rows goes back as soon as it went forward, as in PretrainModule; every run makes its batches anew, as a training does.
+    """Every group of rows goes back as soon as it went forward, as in PretrainModule.
 
-    With `bfloat16` matrices are multiplied in it, as trainer.precision=bf16-mixed has it; weights stay float32.
+    Every run makes its batches anew, as a training does. With `bfloat16` matrices are multiplied in it, as
+    trainer.precision=bf16-mixed has it; weights stay float32.
     """
 
     def __init__(
