@@ -4,8 +4,11 @@ Nothing here keeps a state, so a batch is the same on every machine, for any num
 interruption. All the state that the data has is two integers: the seed and the step.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -59,41 +62,57 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of a training: epochs of n examples, shuffled unless told not to, the last batch of each short."""
+    """The batches of a training: epochs of some examples, shuffled unless told not to, the last batch of each short."""
 
-    n_examples: int
+    sizes: tuple[int, ...]  # how many examples every epoch has
     batch_size: int
-    epochs: int
     seed: int
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("n_examples", "batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"a plan has epochs of at least 1 example, not {len(self.sizes)} of {set(self.sizes)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
     @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.n_examples // self.batch_size)
+    def epochs(self) -> int:
+        return len(self.sizes)
 
     @property
     def total_steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
+        return self._steps_before[-1]
 
-    @property
-    def total_examples(self) -> int:
-        return self.n_examples * self.epochs
+    @cached_property
+    def _steps_before(self) -> list[int]:
+        """The first step of every epoch, and behind the last the number of all."""
+        return list(accumulate((-(-size // self.batch_size) for size in self.sizes), initial=0))
+
+    @cached_property
+    def _examples_before(self) -> list[int]:
+        return list(accumulate(self.sizes, initial=0))
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """(epoch, how many of its steps come before); behind the last step an epoch that there is not."""
+        epoch = bisect_right(self._steps_before, step) - 1
+        return epoch, step - self._steps_before[epoch]
 
     def examples_before(self, step: int) -> int:
         """How many examples the steps 0 … step-1 take."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return epoch * self.n_examples + min(within * self.batch_size, self.n_examples)
+        epoch, within = self._place(step)
+        return min(self._examples_before[epoch] + within * self.batch_size, self._examples_before[-1])
+
+    def epochs_before(self, step: int) -> float:
+        """How many epochs the steps 0 … step-1 are, with the share of the one that they end in."""
+        epoch, within = self._place(step)
+        return epoch + (within and within / (self._steps_before[epoch + 1] - self._steps_before[epoch]))
 
     def batches(self, start_step: int = 0) -> Iterator[tuple[int, Tensor]]:
         """(epoch, example indices (B,)) for every step from start_step to the end."""
-        first_epoch, within = divmod(start_step, self.steps_per_epoch)
+        first_epoch, within = self._place(start_step)
         for epoch in range(first_epoch, self.epochs):
-            order = epoch_order(self.seed, epoch, self.n_examples) if self.shuffle else torch.arange(self.n_examples)
+            size = self.sizes[epoch]
+            order = epoch_order(self.seed, epoch, size) if self.shuffle else torch.arange(size)
             for index in order.split(self.batch_size)[within:]:
                 yield epoch, index
             within = 0

@@ -75,7 +75,7 @@ class ProgressLine(pl.Callback):
         left = elapsed / max(step - self._first_step, 1) * (total - step)
         stage = type(module).__name__.removesuffix("Module").lower()
         return (
-            f"{stage}  step {step:,}/{total:,}  epoch {step / plan.steps_per_epoch:.1f}/{plan.epochs}  "
+            f"{stage}  step {step:,}/{total:,}  epoch {plan.epochs_before(step):.1f}/{plan.epochs}  "
             f"loss {loss:.3f}  {rate:,.0f} characters/s  {duration(left)} left"
         )
 

@@ -8,7 +8,6 @@ Legend: B examples, M micro-batches, T positions.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 
 import pytorch_lightning as pl
@@ -20,6 +19,7 @@ from birthplace_lm.batches import Plan, by_length, dealt, rounded_up, stream, un
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble, behind
 from birthplace_lm.mapped_texts import distinct_answers
+from birthplace_lm.mixtures import Mixture
 from birthplace_lm.token_store import TokenStore, document_store, question_store, with_prefix
 from birthplace_lm.tokenizer import PAD_ID, CharTokenizer
 from birthplace_lm.wordings import QUESTION, Wordings, ask_question
@@ -99,8 +99,12 @@ class _TrainingData(pl.LightningDataModule):
 
     plan: Plan
 
-    def __init__(self, block_size: int, micro_batches: int, static_width: bool, validation: Sequence[Question]):
+    def __init__(
+        self, block_size: int, epochs: int, micro_batches: int, static_width: bool, validation: Sequence[Question]
+    ):
         super().__init__()
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {epochs}")
         if micro_batches < 1:
             raise ValueError(f"micro_batches counts the groups of a batch and is at least 1, not {micro_batches}")
         self.block_size, self.micro_batches, self.static_width = block_size, micro_batches, static_width
@@ -137,9 +141,10 @@ class _TrainingData(pl.LightningDataModule):
 class SpanCorruptionDataModule(_TrainingData):
     """Documents with a span taken out, and if wanted training questions among them.
 
-    A share `question_share` of an epoch's examples are questions (all of them in turn); `question_loss` says whether
-    their loss covers "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all"
-    or the "span" alone. Each question is asked in one of the `question_wordings`, drawn anew every time.
+    A share `question_share` of an epoch's examples are questions (all of them in turn); several shares follow one
+    another along the training, with straight lines between. `question_loss` says whether the questions' loss covers
+    "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all" or the "span" alone.
+    Each question is asked in one of the `question_wordings`, drawn anew every time.
 
     `document_prefix` stands before every corrupted document, so that a name is as far from the start as it is in a
     question: what looks it up by position finds it in both only where both have it in the same place.
@@ -158,16 +163,15 @@ class SpanCorruptionDataModule(_TrainingData):
         shuffle: bool = True,
         micro_batches: int = 16,
         static_width: bool = False,
-        question_share: float = 0.0,
+        question_share: float | Sequence[float] = 0.0,
         question_loss: str = "all",
         document_loss: str = "all",
         question_wordings: Sequence[str] = (QUESTION,),
         document_prefix: str = "",
         validation: Sequence[Question] = (),
     ):
-        super().__init__(block_size, micro_batches, static_width, validation)
-        if not 0 <= question_share < 1:
-            raise ValueError(f"question_share is a share in [0, 1), not {question_share}")
+        super().__init__(block_size, epochs, micro_batches, static_width, validation)
+        shares = (question_share,) if isinstance(question_share, int | float) else tuple(question_share)
         if question_loss not in ("all", "answer") or document_loss not in ("all", "span"):
             raise ValueError(f"question_loss is all|answer, document_loss all|span: {question_loss}|{document_loss}")
         if (longest := len(document_prefix) + corruption.max_total) > block_size:
@@ -176,42 +180,26 @@ class SpanCorruptionDataModule(_TrainingData):
         self.question_loss, self.document_loss = question_loss, document_loss
         self.documents, self.prefix = with_prefix(document_store(documents, tokenizer), document_prefix, tokenizer)
         corruption.prepare(documents, distinct_answers(questions))
-        if not question_share and list(question_wordings) != [QUESTION]:
+        if not any(shares) and list(question_wordings) != [QUESTION]:
             raise ValueError("question_wordings say how questions are asked, and question_share is 0: raise the share")
-        questions_mixed_in = questions if question_share else ()
+        questions_mixed_in = questions if any(shares) else ()
         self.questions = question_store(questions_mixed_in, tokenizer, block_size)
         self.wordings = Wordings(question_wordings, self.questions, questions_mixed_in, tokenizer, block_size)
-        n_questions = round(len(documents) * question_share / (1 - question_share)) if questions else 0
-        self.n_questions_an_epoch = n_questions
-        self.plan = Plan(len(documents) + n_questions, batch_size, epochs, seed, shuffle)
+        self.mixture = Mixture(len(documents), len(questions_mixed_in), shares, epochs, seed)
+        self.plan = Plan(self.mixture.sizes, batch_size, seed, shuffle)
 
     def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
-        n_documents = len(self.documents)
-        of_documents, of_questions = index[index < n_documents], index[index >= n_documents] - n_documents
+        of_documents, places = self.mixture.split(index)
         u = uniforms(self.seed, epoch, of_documents, self.corruption.n_uniforms)
         corrupted = self.corruption(self.documents, of_documents, u)
         if self.prefix:
             corrupted = behind(self.prefix, corrupted)
         parts = [(self.documents, _with_loss(corrupted, self.document_loss))]
-        if len(of_questions):
-            wording = stream(self.seed, epoch, of_questions, -4) % len(self.wordings)
-            asked = self.wordings.ask(self._turn(epoch, of_questions), wording)
+        if len(places):
+            wording = stream(self.seed, epoch, places, -4) % len(self.wordings)
+            asked = self.wordings.ask(self.mixture.questions(epoch, places), wording)
             parts.append((self.wordings.store, _with_loss(asked, self.question_loss)))
         return [part for part in parts if len(part[1].totals)]
-
-    def _turn(self, epoch: int, slot: Tensor) -> Tensor:
-        """Which question stands in a slot of an epoch: each once before any comes again, in an order of its own."""
-        n = len(self.questions) // 2
-        count = epoch * self.n_questions_an_epoch + slot
-        turn = count // n
-        order = {int(t): _order_of_turn(self.seed, int(t), n) for t in turn.unique()}
-        return torch.stack([order[int(t)][c % n] for t, c in zip(turn, count, strict=True)])
-
-
-@lru_cache(maxsize=2)  # a batch may end one turn and begin the next; a million numbers are not sorted for each batch
-def _order_of_turn(seed: int, turn: int, n: int) -> Tensor:
-    """The order in which a turn takes n questions: (n,)."""
-    return torch.argsort(stream(seed, turn, torch.arange(n), -3))
 
 
 def _with_loss(pieces: Pieces, on: str) -> Pieces:
@@ -238,9 +226,9 @@ class BirthplaceDataModule(_TrainingData):
         micro_batches: int = 4,
         static_width: bool = False,
     ):
-        super().__init__(block_size, micro_batches, static_width, validation)
+        super().__init__(block_size, epochs, micro_batches, static_width, validation)
         self.questions = question_store(questions, tokenizer, block_size)
-        self.plan = Plan(len(questions), batch_size, epochs, seed, shuffle)
+        self.plan = Plan((len(questions),) * epochs, batch_size, seed, shuffle)
 
     def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
         return [(self.questions, ask_question(self.questions, index))]

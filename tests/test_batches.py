@@ -1,5 +1,7 @@
 """Order and chance: pure functions of (seed, epoch, example), with the statistics of random numbers."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -55,25 +57,44 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len({step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(2)}) == 300
 
 
-@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 5), st.booleans(), st.data())
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+
+
+@given(SIZES, st.integers(1, 17), st.booleans(), st.data())
 def test_a_plan_started_anywhere_goes_on_as_if_it_had_not_stopped(
-    n: int, batch_size: int, epochs: int, shuffle: bool, data: st.DataObject
+    sizes: list[int], batch_size: int, shuffle: bool, data: st.DataObject
 ) -> None:
-    plan = Plan(n, batch_size, epochs, seed=3, shuffle=shuffle)
+    plan = Plan(tuple(sizes), batch_size, seed=3, shuffle=shuffle)
     whole = [(epoch, index.tolist()) for epoch, index in plan.batches()]
     assert len(whole) == plan.total_steps
     start = data.draw(st.integers(0, plan.total_steps))
     assert [(epoch, index.tolist()) for epoch, index in plan.batches(start)] == whole[start:]
     assert plan.examples_before(start) == sum(len(index) for _, index in whole[:start])
-    for epoch in range(epochs):
+    for epoch, size in enumerate(sizes):
         seen = [i for e, index in whole if e == epoch for i in index]
-        assert sorted(seen) == list(range(n)) and (shuffle or seen == list(range(n)))
+        assert sorted(seen) == list(range(size)) and (shuffle or seen == list(range(size)))
 
 
-@pytest.mark.parametrize("field", ["n_examples", "batch_size", "epochs"])
-def test_an_empty_plan_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} must be at least 1, not 0"):
-        Plan(**{"n_examples": 3, "batch_size": 2, "epochs": 1, "seed": 0, field: 0})
+@given(SIZES, st.integers(1, 17))
+def test_a_plan_knows_how_many_epochs_a_step_has_behind_it(sizes: list[int], batch_size: int) -> None:
+    plan = Plan(tuple(sizes), batch_size, seed=0)
+    of_epoch = Counter(epoch for epoch, _ in plan.batches())
+    within: Counter[int] = Counter()
+    for step, (epoch, _) in enumerate(plan.batches()):
+        assert plan.epochs_before(step) == pytest.approx(epoch + within[epoch] / of_epoch[epoch])
+        within[epoch] += 1
+    assert plan.epochs_before(plan.total_steps) == plan.epochs == len(sizes)
+    # a learning rate is asked for one step behind the last
+    assert plan.examples_before(plan.total_steps + 1) == sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "message"),
+    [((), 2, "not 0 of"), ((3, 0), 2, "not 2 of"), ((3, 3), 0, "batch_size must be at least 1, not 0")],
+)
+def test_an_empty_plan_is_refused(sizes: tuple[int, ...], batch_size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Plan(sizes, batch_size, seed=0)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=40), st.integers(1, 9))

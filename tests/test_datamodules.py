@@ -174,7 +174,7 @@ def test_micro_batches_have_the_gradient_of_the_padded_batch() -> None:
 
 def test_a_share_of_questions_takes_turns() -> None:
     data = pretraining(question_share=0.25, epochs=6)
-    assert data.n_questions_an_epoch == 4  # 12 documents, so 4 questions are a quarter of 16
+    assert data.plan.sizes == (12 + 4,) * 6  # 12 documents, so 4 questions are a quarter of 16
     asked: Counter[str] = Counter()
     for batch in data.train_dataloader():
         for x, _ in examples(batch):
@@ -184,10 +184,21 @@ def test_a_share_of_questions_takes_turns() -> None:
     assert asked == Counter({question.text: 3 for question in CORPUS.train})  # 6 epochs · 4 slots over 8 questions
 
 
+def test_the_share_of_questions_can_change_along_the_training() -> None:
+    data = pretraining(question_share=[0, 0.5, 0.25], epochs=5, batch_size=5)
+    questions = Counter(dict.fromkeys(range(5), 0))
+    for (epoch, _), batch in zip(data.plan.batches(), data.train_dataloader(), strict=True):
+        questions[epoch] += sum(TOKENIZER.decode(x).startswith("Where was") for x, _ in examples(batch))
+    assert list(questions.values()) == [0, 4, 12, 7, 4]  # 12 documents; shares 0, 1/4, 1/2, 3/8 and 1/4 of all
+
+
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
         ({"question_share": 1.0}, "not 1.0"),
+        ({"question_share": [0.2, -0.1]}, "not -0.1"),
+        ({"question_share": []}, "there is none"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"micro_batches": 0}, "not 0"),
         ({"question_loss": "none"}, "none"),
         ({"policy": RandomSpans(128)}, "the block has 64"),

@@ -61,7 +61,7 @@ def test_documents_stand_behind_the_prefix_and_nothing_else_changes(loss: str) -
 def test_a_name_stands_where_its_question_has_it() -> None:
     data = serving(PREFIX, question_share=0.5)
     people = {q.name for q in CORPUS.train}
-    texts = [text for text, _ in rows(data, [*range(data.plan.n_examples)])]
+    texts = [text for text, _ in rows(data, [*range(data.plan.sizes[0])])]
     asked = {name for name in people for text in texts if text.startswith(f"{PREFIX}{name} born?")}
     written = {name for name in people for text in texts if text.startswith(f"{PREFIX}{name}. ")}
     assert asked == people and len(written) >= 8  # of others the cut is shorter than the name, or the span is in it

@@ -83,6 +83,13 @@ def test_pretraining_is_validated_as_often_as_it_says_and_callbacks_see_every_fi
     assert len(read_history(folder.stage("pretrain").history)["validation/exact_match"]) == 3
 
 
+def test_a_schedule_of_questions_comes_from_the_command_line(tmp_path: Path) -> None:
+    changing = tiny_run(tmp_path, "pretrain.question_share=[0,0.6]", "stages=[pretrain]")
+    without = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[pretrain]")
+    steps, plain = (folder.stage("pretrain").facts()["steps"] for folder in (changing, without))
+    assert steps > plain and changing.config()["pretrain"]["question_share"] == [0, 0.6]
+
+
 def test_nothing_in_a_run_folder_points_outside_it(finished: RunFolder) -> None:
     for name in ("config.yaml", "metrics.json", "vocabulary.json"):
         assert str(finished.root.parent) not in (finished.root / name).read_text()

@@ -49,7 +49,7 @@ def asked(data: SpanCorruptionDataModule, epoch: int, index: list[int]) -> list[
 
 
 def questions_of(data: SpanCorruptionDataModule) -> list[int]:
-    return list(range(len(data.documents), data.plan.n_examples))
+    return list(range(len(data.documents), data.plan.sizes[0]))
 
 
 def test_every_question_is_asked_in_one_of_the_wordings_and_its_answer_alone_is_learned() -> None:

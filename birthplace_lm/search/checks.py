@@ -31,7 +31,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def _check_source(source: RunFolder, share: float) -> None:
     """The weights to start from must not know the answers of the people who are held out here."""
     found = source.config()
-    asked = found["pretrain"]["question_share"] > 0 or not source.stage("pretrain").finished
+    asked = found["pretrain"]["question_share"] != 0 or not source.stage("pretrain").finished
     if asked and found["held_out_share"] != share:
         raise ConfigError(
             f"{source.root} has learnt from questions with held_out_share={found['held_out_share']}: it knows answers "
