@@ -62,7 +62,8 @@ class Asking:
         told = confidence_signals(self.model, self.tokenizer, texts, places, samples, others)
         if thorough:
             return told
-        costly = [name for name in told.left_out if name != "seed_agreement"]
+        free = {"seed_agreement"} | ({"dropout_agreement"} if self.model.dropout.p == 0 else set())
+        costly = [name for name in told.left_out if name not in free]
         return replace(told, left_out={**told.left_out, **dict.fromkeys(costly, COSTLY)})
 
     def beam(self, names: Sequence[str], width: int) -> list[str]:

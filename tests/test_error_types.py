@@ -54,6 +54,12 @@ def test_a_place_is_whole_words_of_the_own_document_behind_the_name() -> None:
     assert types_of("Paris", born("Paris Vik", "P00"), ["Paris Vik. Born in P00 ."]) == ["no known place"]
 
 
+def test_a_part_of_the_right_answer_is_no_other_place_of_the_document() -> None:
+    ada, told = born("Ada Vik", "New York City"), "Ada Vik. Born in New York City"
+    assert types_of("New York", ada, [f"{told} ."]) == ["no known place"]
+    assert types_of("New York", ada, [f"{told}, died in New York ."]) == ["own document"]
+
+
 def test_nothing_wrong_is_not_defined_and_bad_input_is_refused() -> None:
     right = error_types(["P00"], [born("Ada Vik", "P00")], TRAIN, [])
     assert right["wrong"] == 0

@@ -234,8 +234,25 @@ def test_all_wrong_is_no_calibration_but_a_card() -> None:
     signals, right = told(40)
     card = _confidence(signals, np.zeros_like(right), "dev", seed=0)
     assert card["calibration"]["temperature"] is None and "all 40 answers are wrong" in card["calibration"]["why"]
-    assert "all 20 answers are wrong" in card["confidence"]["left_out"]["detector"]
+    assert "of one half of the questions" in card["confidence"]["left_out"]["detector"]
     assert all(threshold is None for threshold in card["thresholds"].values())
+
+
+def test_one_wrong_answer_is_in_one_half_and_the_reason_says_so() -> None:
+    card = _confidence(told(64)[0], np.arange(64) > 0, "dev", seed=0)
+    detector, threshold = card["confidence"]["left_out"]["detector"], card["thresholds_hold"]["0.1"]["why"]
+    whys = [card["calibration"]["why"], detector, threshold]
+    assert all(why.startswith("of one half of the questions: ") and "all 32 answers are right" in why for why in whys)
+
+
+def test_what_a_model_without_dropout_cannot_say_is_not_left_out_for_its_cost(run: RunFolder) -> None:
+    asking = Asking(run, corpus_of(run))
+    names = asking.known_names[:3]
+    assert asking.signals(names, thorough=False).left_out["dropout_agreement"] == COSTLY
+    asking.model.dropout.p = 0.0
+    left_out = asking.signals(names, thorough=False).left_out
+    assert left_out["dropout_agreement"] == "the model was trained without dropout"
+    assert left_out["place_probability"] == COSTLY
 
 
 def test_a_corpus_without_held_out_people_has_an_empty_family(run: RunFolder) -> None:

@@ -245,6 +245,10 @@ def test_ask_and_evaluate(finished: RunFolder, tmp_path: Path, capsys: pytest.Ca
     questions.write_text(f"{row['question']}\t{row['prediction'] or 'x'}\n", encoding="utf-8")
     evaluate.main([str(finished.root), "--questions", str(questions), "--out", str(tmp_path / "out.tsv")])
     assert read_predictions(tmp_path / "out.tsv") == [row["prediction"]]
+    questions.write_text(f"Where was {'Ada ' * 100}born?\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        evaluate.main([str(finished.root), "--questions", str(questions)])
+    assert "error: --questions: " in capsys.readouterr().err
     before = finished.metrics()
     evaluate.main([str(finished.root)])
     assert finished.metrics() == before

@@ -65,12 +65,14 @@ def _answer_file(options: argparse.Namespace) -> None:
     from birthplace_lm.corpus import read_questions
     from birthplace_lm.decoding import answer_questions
     from birthplace_lm.evaluation.exact_match import score, write_predictions
+    from birthplace_lm.jobs import as_config_errors
     from birthplace_lm.runs import RunFolder
 
     folder = RunFolder(options.run)
     model = folder.load_model()
     questions = read_questions(options.questions, answered=None)
-    answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
+    with as_config_errors("--questions"):
+        answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
     predictions = [answer.text for answer in answers]
     if options.out:
         write_predictions(options.out, predictions)

@@ -11,7 +11,7 @@ import numpy as np
 
 from birthplace_lm.evaluation.detector import fit_detector
 from birthplace_lm.evaluation.ranking import RISKS, Ranking
-from birthplace_lm.evaluation.resampling import Array, halves
+from birthplace_lm.evaluation.resampling import Array, halves, of_a_half
 from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.evaluation.temperature import fit_logit_scaling
 
@@ -23,9 +23,10 @@ def crosswise_detector(signals: Mapping[str, Array], right: Array, seed: int = 0
     """
     right = np.asarray(right)
     combined = np.empty(len(right))
-    for fit, asked in halves(right, seed):
-        detector = fit_detector({name: signal[fit] for name, signal in signals.items()}, right[fit])
-        combined[asked] = detector({name: signal[asked] for name, signal in signals.items()})
+    with of_a_half():
+        for fit, asked in halves(right, seed):
+            detector = fit_detector({name: signal[fit] for name, signal in signals.items()}, right[fit])
+            combined[asked] = detector({name: signal[asked] for name, signal in signals.items()})
     return combined
 
 
@@ -40,9 +41,10 @@ def thresholds(probability: Array, right: Array, seed: int = 0) -> dict[str, Any
     probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=bool)
     calibrated = fit_logit_scaling(probability, right)(probability)
     folds = []
-    for fit, asked in halves(right, seed):
-        scaling = fit_logit_scaling(probability[fit], right[fit])
-        folds.append((Ranking(scaling(probability[fit]), right[fit]), scaling(probability[asked]), right[asked]))
+    with of_a_half():
+        for fit, asked in halves(right, seed):
+            scaling = fit_logit_scaling(probability[fit], right[fit])
+            folds.append((Ranking(scaling(probability[fit]), right[fit]), scaling(probability[asked]), right[asked]))
     found = {}
     for risk in RISKS:
         bounds = [ranking.threshold(risk) for ranking, _, _ in folds]

@@ -71,7 +71,10 @@ def _typer(
     country_of = countries or {}
 
     def typed(question: Question, prediction: str) -> str:
-        if names_place(owned.get(question.name, "")[len(question.name) :], prediction):
+        told = owned.get(question.name, "")[len(question.name) :]
+        if question.answer:  # "New York" of "New York City" is a part of the right answer, no other place
+            told = told.replace(question.answer, "·")
+        if names_place(told, prediction):
             return OWN
         if any(prediction in namesakes[end] for end in name_ends(question.name)):
             return NAMESAKE

@@ -9,6 +9,7 @@ Legend: R draws, N questions.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -121,3 +122,12 @@ def halves(right: Array, seed: int = 0) -> tuple[tuple[Array, Array], tuple[Arra
     dealt = shuffled[np.argsort(right[shuffled], kind="stable")]  # wrong ones, then right ones, both shuffled
     one, other = dealt[::2], dealt[1::2]
     return (one, other), (other, one)
+
+
+@contextmanager
+def of_a_half() -> Iterator[None]:
+    """Have a ValueError say that it is about a half of the questions: all of a half may be right where not all are."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"of one half of the questions: {error}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from birthplace_lm.evaluation.logistic import fit_logistic, sigmoid
-from birthplace_lm.evaluation.resampling import Array, halves, one_class, why_undefined
+from birthplace_lm.evaluation.resampling import Array, halves, of_a_half, one_class, why_undefined
 
 CLIP = 1e-7  # probabilities of 0 and 1 count as this far from them: about what float32 can tell from 1
 HOTTEST, COLDEST = 100.0, 0.01
@@ -75,8 +75,9 @@ def cross_fitted(probability: Array, right: Array, seed: int = 0) -> Array:
     """
     probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=bool)
     calibrated = np.empty(len(right))
-    for fit, asked in halves(right, seed):
-        calibrated[asked] = fit_logit_scaling(probability[fit], right[fit])(probability[asked])
+    with of_a_half():
+        for fit, asked in halves(right, seed):
+            calibrated[asked] = fit_logit_scaling(probability[fit], right[fit])(probability[asked])
     return calibrated
 
 
