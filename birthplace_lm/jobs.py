@@ -20,7 +20,7 @@ from birthplace_lm.people import hold_out, spread
 from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
-from birthplace_lm.teachers import teacher, with_teachers
+from birthplace_lm.teachers import check_start, teacher, with_teachers
 from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
 
@@ -122,6 +122,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     with as_config_errors("data"):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
+    if source and "evaluate" in settings["stages"]:
+        check_start(source, sha256_of_corpus(corpus), holds_out=bool(corpus.unknown))
     with as_config_errors("ask_at_most"):
         spread(corpus.dev, settings.get("ask_at_most"))
     with as_config_errors("settings"):

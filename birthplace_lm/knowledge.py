@@ -123,10 +123,11 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learn
     pretrained = asking.folder.stage("pretrain").finished
     model = asking.folder.load_model("pretrain") if pretrained else asking.model
     # a policy that mostly shows the name and a span's surroundings is asked as it asks
+    read = pretrained or bool(asking.config["init_from"])
     policy = asking.config.get("corruption") or {}
-    isolated = pretrained and policy.get("salient", 0) * policy.get("isolated", 0) > 0.5
+    isolated = read and policy.get("salient", 0) * policy.get("isolated", 0) > 0.5
     before, after = (policy["before"], policy["after"]) if isolated else (None, None)
-    window = Window(before, after, prefix=asking.config["pretrain"].get("document_prefix", "") if pretrained else "")
+    window = Window(before, after, prefix=asking.config["pretrain"].get("document_prefix", "") if read else "")
     documents, never_shown = (
         (document for document in some if asking.readable(document))
         for some in (asking.corpus.documents, asking.corpus.unknown_documents)

@@ -1,4 +1,4 @@
-"""Finished runs that another run learns from: which of them may teach, and what they are called in its settings."""
+"""Finished runs that another run learns from or starts from: which may, and what they are called in its settings."""
 
 from typing import Any
 
@@ -40,3 +40,19 @@ def teacher(run: RunFolder, sha256: str, tokenizer: CharTokenizer, longest: int)
             f"{longest}: name runs made like this one"
         )
     return model
+
+
+def check_start(source: RunFolder, sha256: str, holds_out: bool) -> None:
+    """Raise ConfigError for weights that may know the answers a run asks for, or people whom it holds out.
+
+    `sha256` sums the run's corpus. Weights that never saw a question may go on with any split of the questions, as long
+    as everybody's biography may be known.
+    """
+    asked = source.config()["pretrain"]["question_share"] != 0 or not source.stage("pretrain").finished
+    if (asked or holds_out) and source.data_fingerprint() != sha256:
+        learnt = "learnt from questions about other people" if asked else "read about other people"
+        raise ConfigError(
+            f"{source.root} has {learnt}, or another split of them, so it may know what is asked for here: name the "
+            "data that it was made from, the same held_out_share and hold_out_people (most shortly its experiment=), "
+            "or start from a pretraining without questions"
+        )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
 from birthplace_lm.jobs import corpus_of
-from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _confidence, knowledge_card
+from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _confidence, _stored, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
 from birthplace_lm.prefix_tree import score_places
 from birthplace_lm.runs import RunFolder
@@ -253,6 +254,18 @@ def test_what_a_model_without_dropout_cannot_say_is_not_left_out_for_its_cost(ru
     left_out = asking.signals(names, thorough=False).left_out
     assert left_out["dropout_agreement"] == "the model was trained without dropout"
     assert left_out["place_probability"] == COSTLY
+
+
+def test_a_run_that_began_with_anothers_weights_is_asked_as_these_were(run: RunFolder) -> None:
+    asking = Asking(run, corpus_of(run))
+    asking.folder = SimpleNamespace(stage=lambda name: SimpleNamespace(finished=False), final_stage=lambda: "finetune")
+    policy = {"salient": 1.0, "isolated": 0.9, "before": 12, "after": 4}
+    asking.config = {**asking.config, "corruption": policy, "pretrain": {"document_prefix": "Where was "}}
+    people = asking.corpus.dev[:2]
+    for source, window in (("A@12345678", (12, 4, "Where was ")), (None, (None, None, ""))):
+        asking.config["init_from"] = source
+        card = _stored(asking, people, np.array([True, False]), asking.corpus.train[:2])
+        assert tuple(card["window"].values()) == window
 
 
 def test_a_corpus_without_held_out_people_has_an_empty_family(run: RunFolder) -> None:

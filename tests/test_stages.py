@@ -132,6 +132,18 @@ def test_init_from_with_another_architecture_is_an_error_with_a_table(finished: 
         tiny_run(tmp_path, f"init_from={finished.root}", "model.d_model=64", chosen=("model",))
 
 
+def test_weights_that_may_know_the_answers_are_no_start(finished: RunFolder, tmp_path: Path) -> None:
+    """They learned from questions about other people of the same world; another split may ask about these."""
+    start = (f"init_from={finished.root}", "stages=[finetune,evaluate]")
+    for other in ("held_out_share=0.5", "data.people=31", "data.hold_out_people=2"):
+        with pytest.raises(ConfigError, match="learnt from questions about other people, or another split"):
+            tiny_run(tmp_path, *start, other)
+    blank = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[pretrain]")
+    assert tiny_run(tmp_path, f"init_from={blank.root}", "stages=[finetune,evaluate]", "held_out_share=0.5").metrics()
+    with pytest.raises(ConfigError, match="read about other people, or another split"):
+        tiny_run(tmp_path, f"init_from={blank.root}", "stages=[finetune,evaluate]", "data.hold_out_people=2")
+
+
 def test_without_pretraining(tmp_path: Path) -> None:
     folder = tiny_run(tmp_path, "stages=[finetune,evaluate]")
     assert list(folder.metrics()["rows"])[-1] == "finetune only"
