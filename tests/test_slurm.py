@@ -345,11 +345,12 @@ def test_ctrl_c_leaves_the_jobs_which_the_same_command_finds_and_scancel_saves(
     until_step(tmp_path, 2)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    (cancel,) = re.findall(r"^  (scancel '\d+_\[0\]')$", out, flags=re.MULTILINE)
+    told = re.findall(r"^  (scancel '\d+_\[0\]')$", out, flags=re.MULTILINE)
+    assert len(told) == 1, out
     assert process.returncode == 130 and "1 jobs go on without this command" in out and "Traceback" not in out
     process = begin(tmp_path, cluster, "seed=3")
     assert process.stdout and "1 pending" in process.stdout.readline()  # nothing is submitted
-    subprocess.run(cancel, shell=True, env=cluster, check=True, timeout=30)
+    subprocess.run(told[0], shell=True, env=cluster, check=True, timeout=30)
     code, out, rows = ended(process, tmp_path)
     row = rows["seed=3"]
     assert code == 1 and row["status"] == "interrupted" and "jobs submitted" not in out
