@@ -33,6 +33,8 @@ class Mixture:
             raise ValueError(f"question_share is a share in [0, 1), not {wrong[0]}")
         if not self.shares:
             raise ValueError("question_share is a share or several, one after another, and there is none: 0 for none")
+        if self.epochs == 1 < len(self.shares):
+            raise ValueError(f"question_share has {len(self.shares)} values for 1 epoch: name one, or train for more")
 
     @cached_property
     def questions_in(self) -> tuple[int, ...]:
