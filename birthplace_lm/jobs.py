@@ -122,7 +122,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     with as_config_errors("data"):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
-    if source and "evaluate" in settings["stages"]:
+    if source:
         check_start(source, sha256_of_corpus(corpus), holds_out=bool(corpus.unknown))
     with as_config_errors("ask_at_most"):
         spread(corpus.dev, settings.get("ask_at_most"))

@@ -48,7 +48,7 @@ def check_start(source: RunFolder, sha256: str, holds_out: bool) -> None:
     `sha256` sums the run's corpus. Weights that never saw a question may go on with any split of the questions, as long
     as everybody's biography may be known.
     """
-    asked = source.config()["pretrain"]["question_share"] != 0 or not source.stage("pretrain").finished
+    asked = may_know_answers(source)
     if (asked or holds_out) and source.data_fingerprint() != sha256:
         learnt = "learnt from questions about other people" if asked else "read about other people"
         raise ConfigError(
@@ -56,3 +56,11 @@ def check_start(source: RunFolder, sha256: str, holds_out: bool) -> None:
             "data that it was made from, the same held_out_share and hold_out_people (most shortly its experiment=), "
             "or start from a pretraining without questions"
         )
+
+
+def may_know_answers(source: RunFolder) -> bool:
+    """Whether the weights to start from saw questions, or came from weights or teachers that may have."""
+    found = source.config()
+    recipe = found["pretrain"]
+    told = recipe["question_share"] != 0 or found["init_from"] or recipe.get("distillation")
+    return bool(told) or not source.stage("pretrain").finished

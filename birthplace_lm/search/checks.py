@@ -7,6 +7,7 @@ from typing import Any
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.search.space import Space, override
+from birthplace_lm.teachers import may_know_answers
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -31,8 +32,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def _check_source(source: RunFolder, share: float) -> None:
     """The weights to start from must not know the answers of the people who are held out here."""
     found = source.config()
-    asked = found["pretrain"]["question_share"] != 0 or not source.stage("pretrain").finished
-    if asked and found["held_out_share"] != share:
+    if may_know_answers(source) and found["held_out_share"] != share:
         raise ConfigError(
             f"{source.root} has learnt from questions with held_out_share={found['held_out_share']}: it knows answers "
             f"that held_out_share={share} asks for. Pretrain it with the same share, or without questions"
