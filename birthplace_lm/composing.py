@@ -1,7 +1,7 @@
 """From configuration to objects: the one place where a `_target_` becomes a call.
 
-Only names on an allow-list are called, also in configurations that are read back from a run folder, since such a folder
-may come from somebody else.
+Only what modules on an allow-list define is called, nothing that they import: also in configurations that are read
+back from a run folder, since such a folder may come from somebody else.
 """
 
 import hashlib
@@ -13,7 +13,17 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-ALLOWED = ("birthplace_lm.", "pytorch_lightning.", "torch.optim.")
+_PARTS = (
+    *("adaptation", "attention", "callbacks", "corruption", "distillation", "loggers", "optimization", "positions"),
+    *("schedules", "search.choosing", "sources", "transformer", "world"),
+)
+_OF_LIGHTNING = ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")
+ALLOWED = (
+    *(f"birthplace_lm.{part}." for part in _PARTS),
+    "pytorch_lightning.Trainer",
+    *(f"pytorch_lightning.{part}." for part in _OF_LIGHTNING),
+    "torch.optim.",
+)
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -41,9 +51,29 @@ def check_targets(config: Any, where: str = "config") -> None:
             check_targets(value, f"{where}[{i}]")
 
 
+def _check_origins(config: Any) -> None:
+    """Raise ConfigError for a `_target_` that is not what it is called: a module's import, found as its attribute."""
+    from hydra.utils import get_object
+
+    if isinstance(config, Mapping | DictConfig):
+        if (target := config.get("_target_")) is not None:
+            try:
+                found = get_object(str(target))
+            except (ImportError, ValueError) as error:
+                raise ConfigError(f"{target} cannot be found: {error}") from error
+            home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+            if not home.startswith(ALLOWED):
+                raise ConfigError(f"{target} is {home}, which no configuration may call")
+        config = list(config.values())
+    if isinstance(config, list | tuple | ListConfig):
+        for value in config:
+            _check_origins(value)
+
+
 def build(config: Any, **arguments: Any) -> Any:
     """Instantiate a node: its `_target_` called with its keys and the arguments (or a partial of it)."""
     check_targets(config)
+    _check_origins(config)
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 

@@ -101,6 +101,37 @@ def test_targets_outside_the_allow_list_are_not_called(target: str, tmp_path: Pa
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        ("birthplace_lm.corruption.random_spans.torch.load", "torch.serialization.load"),
+        ("birthplace_lm.optimization.torch.hub.load", "torch.hub.load"),
+        ("birthplace_lm.sources.logging.FileHandler", "logging.FileHandler"),  # opens a file for writing
+        ("birthplace_lm.callbacks.sys.exit", "sys.exit"),
+        ("birthplace_lm.sources.map_folder", "birthplace_lm.mapped_files.map_folder"),
+    ],
+)
+def test_what_a_part_imports_is_not_called(target: str, what: str, tmp_path: Path) -> None:
+    """Dots lead from a module to everything that it imports, and on from there."""
+    inner = {"_target_": target, "_args_": [str(tmp_path / "file")]}
+    check_targets(inner)
+    for node in (inner, {"_target_": "birthplace_lm.positions.none.NoPositions", "deep": [{"x": inner}]}):
+        with pytest.raises(ConfigError, match=f"{target} is {what}, which no configuration may call"):
+            build(node)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["birthplace_lm.replacing.replace_file", "birthplace_lm.replacing.os.getcwd"])
+def test_what_is_no_part_is_not_called(target: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"only names under birthplace_lm\."):
+        build({"_target_": target, "path": str(tmp_path / "file"), "content": "x"})
+
+
+def test_a_target_that_is_not_there_is_told_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"birthplace_lm\.attention\.vanilla\.Nothing cannot be found"):
+        build({"_target_": "birthplace_lm.attention.vanilla.Nothing"})
+
+
 def test_errors_of_constructors_are_told_in_one_line() -> None:
     config = settings("model.n_heads=3")
     with pytest.raises(ConfigError, match="3 heads do not divide the width 256"):
