@@ -76,7 +76,7 @@ class CheckpointEvery(pl.Callback):
     steps over several epochs the weights are right after a resumption, but Lightning's count of epochs may not be.
     The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 (a cluster's word that time is running out) counts as a request, and so
     do others within a second: a cluster tells all processes of a job, and one that started others passes it on to them.
-    A later one ends at once, as without this callback.
+    A later one ends at once, as without this callback. A signal that was ignored before (nohup) stays ignored.
     Keeps no state of its own in the checkpoint, so it may be changed or left out when the run is resumed.
     """
 
@@ -95,6 +95,7 @@ class CheckpointEvery(pl.Callback):
         self.every_n_seconds = every_n_seconds
         self.keep = keep
         self._former: dict[int, Any] = {}  # signal handlers that stood before the fit
+        self.asked_to_stop = False  # on any rank; at its last step a fit came to its end, what follows it is not to
         self._requested = False
         self._signalled: float | None = None  # when
         self._due = False
@@ -130,7 +131,8 @@ class CheckpointEvery(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._former = {number: signal.signal(number, self._on_signal) for number in _ENDING}
+            heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._on_signal) for number in heard}
         self._step = self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._due = False
@@ -144,7 +146,7 @@ class CheckpointEvery(pl.Callback):
         self._place = trainer.fit_loop.state_dict()
         self._due, stop = self._agree(trainer)
         if stop:
-            self._requested = False
+            self._requested, self.asked_to_stop = False, True
             trainer.should_stop = True
             self._save(trainer)  # at once: Lightning validates before it stops, and who asks may not wait for that
             every = trainer.val_check_batch
@@ -157,12 +159,17 @@ class CheckpointEvery(pl.Callback):
         if self._due:
             self._save(trainer)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.should_stop and self._step != self._saved_step:  # who ends a fit by what a validation showed
+            self._save(trainer)  # before on_train_end, where averaged weights take the place of those that learn
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_last_batch and trainer.max_steps == -1:  # from the batch's end Lightning 2.6 miscounts epochs
             self._place = trainer.fit_loop.state_dict()
             self._saved_step = -1  # a stop that was asked for has saved the batch's end already
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.asked_to_stop = self.asked_to_stop or self._agree(trainer)[1]
         if self._step != self._saved_step:
             self._save(trainer)
 

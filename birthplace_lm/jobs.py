@@ -17,10 +17,10 @@ from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
 from birthplace_lm.people import hold_out, spread
-from birthplace_lm.runs import STAGES, RunFolder, build_model, check_same_architecture
+from birthplace_lm.runs import STAGES, RunFolder, build_model
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
-from birthplace_lm.teachers import check_start, teacher, with_teachers
+from birthplace_lm.teachers import check_start, teacher, with_start, with_teachers
 from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
 
@@ -53,8 +53,9 @@ class Job:
     def starting_model(self, stage: str) -> Transformer:
         """What a stage begins with: fresh weights, this run's pretraining, or the run named by init_from."""
         model = self.model()
-        if stage == "finetune" and "pretrain" in self.settings["stages"]:
-            load_weights(self.folder.stage("pretrain").weights, model)
+        own = self.folder.stage("pretrain")  # of this command, or of one that trained no further
+        if stage == "finetune" and ("pretrain" in self.settings["stages"] or own.finished):
+            load_weights(own.weights, model)
         elif self.source and stage != "finetune_only":
             load_weights(self.source.starting_weights(), model)
         return model
@@ -112,12 +113,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     _check_stages(settings["stages"])
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
-        found = source.config()
-        if {"model", "attention", "positions"} & set(chosen):
-            check_same_architecture(settings, found, source.root)
-        settings = {**settings, **{key: found[key] for key in ("model", "attention", "positions")}}
-        # what is started from, not where it lies: a moved folder is the same, a retrained one is not
-        settings["init_from"] = f"{source.name}@{source.starting_weights_sha256()[:8]}"
+        settings = with_start(settings, source, chosen)
     settings, teachers = with_teachers(settings)
     with as_config_errors("data"):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
@@ -225,3 +221,8 @@ def check_same_run(job: Job) -> None:
     if rows:
         table = "\n".join(f"  {key}: {ours} here, {theirs} there" for key, ours, theirs in rows)
         raise ConfigError(f"{job.folder.root} holds another run:\n{table}\ngive this one another name")
+    begun, pretrained = job.folder.stage("finetune"), job.folder.stage("pretrain").finished
+    if "pretrain" in job.settings["stages"] and not pretrained and (begun.finished or begun.checkpoints.is_dir()):
+        raise ConfigError(
+            f"{job.folder.root} holds a finetuning that began without this pretraining: give this run another name"
+        )

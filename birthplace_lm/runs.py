@@ -5,7 +5,7 @@
     provenance.json      commit, versions, hardware, data, command, one entry a session
     metrics.json         every figure, one object a split
     predictions/*.tsv    one answer a line, in the order of the questions
-    progress.json        which stage began when, and the steps that every stage will have
+    progress.json        which stage began when, which are asked for, and the steps that each will have
     error.txt            the traceback, if the last attempt failed
     <stage>/             pretrain, finetune, finetune_only:
         metrics.csv          history, one value a row
@@ -36,7 +36,7 @@ from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 STAGES = ("pretrain", "finetune", "finetune_only")  # those that train, in the order of their run
-_ARCHITECTURE = ("model", "attention", "positions")
+ARCHITECTURE = ("model", "attention", "positions")
 
 
 class RunInUseError(RuntimeError):
@@ -217,7 +217,7 @@ def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:
 
 def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that weights depend on."""
-    return {key: config[key] for key in _ARCHITECTURE}
+    return {key: config[key] for key in ARCHITECTURE}
 
 
 def check_same_architecture(wanted: Mapping[str, Any], found: Mapping[str, Any], source: Path) -> None:

@@ -105,7 +105,7 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
     resume = folder.checkpoints / f"step_{first:08d}.ckpt" if first else None
     loggers = [CsvHistory(folder.history, first - 1), *(mirror.stage(stage, first) for mirror in mirrors)]
     if group.leads:
-        _note_progress(job.folder, stage, first, job.steps)
+        _note_progress(job, stage, first)
     status = "failed"
     try:
         trainer = _trainer(job, group, stage, data.plan.total_steps, callbacks, loggers)
@@ -127,10 +127,16 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
             for logger in loggers:
                 logger.log_weights(stage, folder.weights)
             print(f"{stage}: done in {duration(learner.seconds)}")
+        if _asked_to_stop(trainer) and stage != job.settings["stages"][-1]:
+            raise UnfinishedError(f"{stage} is done; the same command again goes on with what follows")
     finally:
         for logger in loggers:
             logger.finish(status)
     return True
+
+
+def _asked_to_stop(trainer: pl.Trainer) -> bool:
+    return any(callback.asked_to_stop for callback in trainer.callbacks if isinstance(callback, CheckpointEvery))  # type: ignore[attr-defined]
 
 
 def _what_learns(model: Transformer) -> str:
@@ -146,10 +152,11 @@ def _first_step(folder: Stage) -> int:
     return int(newest.stem.removeprefix("step_")) if newest else 0
 
 
-def _note_progress(folder: RunFolder, stage: str, first_step: int, planned: Mapping[str, int]) -> None:
-    """progress.json: the stage that begins now, at which step, and the steps that every stage will have."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder.root / "progress.json", {"stage": stage, "from": first_step, "began": now, "steps": planned})
+def _note_progress(job: Job, stage: str, first_step: int) -> None:
+    """progress.json: the stage that begins now, at which step, what is asked for and the steps of all that train."""
+    now, stages = datetime.now(UTC).isoformat(timespec="seconds"), job.settings["stages"]
+    progress = {"stage": stage, "from": first_step, "began": now, "stages": stages, "steps": job.steps}
+    write_json(job.folder.root / "progress.json", progress)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """Finished runs that another run learns from or starts from: which may, and what they are called in its settings."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from birthplace_lm.composing import ConfigError
-from birthplace_lm.runs import RunFolder
+from birthplace_lm.runs import ARCHITECTURE, RunFolder, check_same_architecture
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -40,6 +41,27 @@ def teacher(run: RunFolder, sha256: str, tokenizer: CharTokenizer, longest: int)
             f"{longest}: name runs made like this one"
         )
     return model
+
+
+def with_start(settings: dict[str, Any], source: RunFolder, chosen: Sequence[str]) -> dict[str, Any]:
+    """The settings with the weights' name for their place, and with what of the source's goes with its weights.
+
+    That is the architecture, and where no pretraining follows also how its documents were shown, by which it is asked
+    later. Raises ConfigError where another architecture was `chosen`.
+    """
+    found = source.config()
+    if set(ARCHITECTURE) & set(chosen):
+        check_same_architecture(settings, found, source.root)
+    # what is started from, not where it lies: a moved folder is the same, a retrained one is not
+    settings = {**settings, "init_from": f"{source.name}@{source.starting_weights_sha256()[:8]}"}
+    groups = list(ARCHITECTURE)
+    if "pretrain" not in settings["stages"]:
+        groups.append("corruption")
+        prefix = found["pretrain"].get("document_prefix", "")
+        settings["pretrain"] = {**settings["pretrain"], "document_prefix": prefix}
+    choices = {key: option for key, option in settings["choices"].items() if key not in groups}
+    choices |= {key: option for key, option in found["choices"].items() if key in groups}
+    return {**settings, **{key: found[key] for key in groups}, "choices": choices}
 
 
 def check_start(source: RunFolder, sha256: str, holds_out: bool) -> None:

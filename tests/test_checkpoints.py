@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,6 +258,42 @@ def test_a_stop_by_somebody_else_and_a_raised_limit_go_on_exactly_too(tmp_path: 
     first, _ = fit(tmp_path / "b", saver=CheckpointEvery(tmp_path / "b"), max_steps=7)
     second, _ = fit(tmp_path / "b", saver=CheckpointEvery(tmp_path / "b"), max_steps=N_STEPS)
     assert [number for number, *_ in first.seen + second.seen] == list(range(N_STEPS))
+
+
+class StopsAtValidation(pl.Callback):
+    """Ends a fit by what its first validation showed."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def test_a_fit_that_a_validation_ended_goes_on_from_what_learned_not_from_its_average(tmp_path: Path) -> None:
+    """Averaged weights take the place of those that learn as a fit ends, and those go on."""
+
+    def session(folder: Path, *more: pl.Callback) -> Counter:
+        average = pl.callbacks.EMAWeightAveraging(decay=0.9)
+        saver = CheckpointEvery(folder)
+        return fit(folder, saver=saver, before=(average, *more), history=folder.with_suffix(".csv"))[0]
+
+    straight = session(tmp_path / "straight")
+    first = session(tmp_path / "a", StopsAtValidation())
+    assert len(first.seen) == 3
+    second = session(tmp_path / "a")
+    assert first.seen + second.seen == straight.seen
+    assert torch.equal(second.linear.weight, straight.linear.weight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_was_ignored_stays_ignored(number: signal.Signals, tmp_path: Path) -> None:
+    """As nohup has it for SIGHUP; and one that was heard is taken for a request."""
+    send = At(6, lambda trainer: signal.raise_signal(number))
+    for heard, steps in ((signal.SIG_IGN, N_STEPS), (signal.SIG_DFL, 7)):
+        former = signal.signal(number, heard)
+        try:
+            module, _ = fit(tmp_path / str(steps), saver=CheckpointEvery(tmp_path / str(steps)), before=(send,))
+            assert len(module.seen) == steps and signal.getsignal(number) is heard
+        finally:
+            signal.signal(number, former)
 
 
 def test_it_saves_by_the_clock_and_not_in_a_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

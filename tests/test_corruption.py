@@ -31,7 +31,9 @@ def biography(rng: random.Random) -> str:
     return f"{name}. {' '.join(rng.choice(words) for _ in range(rng.randint(1, 60)))} ."
 
 
-DOCUMENTS = [biography(random.Random(i)) for i in range(300)] + ["Abcd", "x" * 400]
+# A title and an entity as long as they may be, so far apart that what lies between is all shown: 116 characters.
+FAR = f"{'Wolfgang Amadeus Theophilus Mozart-Vik. '}{'x' * 43} Llanfairpwllgwyngyllgogerychwyrn was cold ."
+DOCUMENTS = [biography(random.Random(i)) for i in range(300)] + ["Abcd", "x" * 400, FAR]
 TOKENIZER = CharTokenizer.fit(DOCUMENTS)
 STORE = TokenStore(TOKENIZER.encode(document) for document in DOCUMENTS)
 POLICIES = {
@@ -43,6 +45,7 @@ POLICIES = {
     "salient": SalientSpans(BLOCK),
     "entities": SalientSpans(BLOCK, gazetteer=0, isolated=0),
     "recurring": SalientSpans(BLOCK, known="recurring"),
+    "all that fits": SalientSpans(BLOCK, salient=1.0, isolated=1.0, min_before=45, before=45, after=0),
 }
 for policy in POLICIES.values():
     policy.prepare(DOCUMENTS, PLACES)

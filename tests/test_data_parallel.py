@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from birthplace_lm.checkpoints import CheckpointEvery
+from birthplace_lm.cli.ranks import _signals_passed_on
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.history import read_history
 from birthplace_lm.identity import run_name
@@ -330,3 +332,16 @@ def test_a_sweep_goes_on_after_a_rank_failed_whoever_started_the_ranks(starter: 
     assert [row["status"] for row in rows] == ["failed", "done"] and "a bug on rank 1" in rows[0]["error"]
     (note,) = (tmp_path / "runs").glob("*/error.txt")
     assert "in fail" in note.read_text()  # where on rank 1 it happened
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_signal_is_passed_on_unless_it_was_ignored_before(heard: bool) -> None:
+    sent: list[int] = []
+    first: Any = SimpleNamespace(send_signal=sent.append)
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL if heard else signal.SIG_IGN)  # ignored: as under nohup
+    try:
+        with _signals_passed_on(first) as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == sent == ([signal.SIGHUP] if heard else [])
+    finally:
+        signal.signal(signal.SIGHUP, former)

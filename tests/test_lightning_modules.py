@@ -126,6 +126,20 @@ def test_in_float16_the_loss_is_scaled_before_it_goes_back() -> None:
     assert norms[1] == pytest.approx(1024 * norms[0], rel=0.05)
 
 
+def test_in_float16_a_scale_that_is_too_large_falls_and_the_step_is_left_out() -> None:
+    module, scaler = learner(), _scaler(2.0**40)
+    before = [parameter.detach().clone() for parameter in module.transformer.parameters()]
+    fit(module, pretraining(), 1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    assert scaler.get_scale() == 2.0**39 and all(map(torch.equal, before, module.transformer.parameters()))
+
+
+def test_in_float16_a_gradient_that_no_scale_makes_finite_is_an_error() -> None:
+    module = learner()
+    module.transformer.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"the gradient's norm is (nan|inf) at step 4"):
+        fit(module, pretraining(), 9, plugins=MixedPrecision("16-mixed", "cpu", _scaler(8.0)))
+
+
 def _scaler(scale: float) -> torch.amp.GradScaler:
     return torch.amp.GradScaler("cpu", init_scale=scale)
 

@@ -127,6 +127,20 @@ def test_init_from_takes_architecture_and_vocabulary(finished: RunFolder, tmp_pa
     assert weights[0] == weights[1]  # the same finetuning from the same weights
 
 
+def test_init_from_takes_how_its_documents_were_shown_and_what_that_is_called(tmp_path: Path) -> None:
+    """Else a synthesizer would be called vanilla, and be asked for what it stored as it was never shown it."""
+    shown = ("corruption=salient", "pretrain.document_prefix='Where was '", "attention=synthesizer")
+    settings = composed(*TINY, f"paths.runs={tmp_path}", "stages=[pretrain]", *shown)
+    source = run(settings, {"attention": "synthesizer", "corruption": "salient"}).folder
+    started = tiny_run(tmp_path, f"init_from={source.root}", "stages=[finetune,evaluate]")
+    assert started.config()["choices"] == {"attention": "synthesizer", "corruption": "salient"}
+    assert "-synthesizer-" in started.name
+    windows = [folder.config()["corruption"] for folder in (started, source)]
+    assert windows[0] == windows[1] and started.config()["pretrain"]["document_prefix"] == "Where was "
+    on = tiny_run(tmp_path, f"init_from={source.root}", "stages=[pretrain]", "pretrain.epochs=1")
+    assert on.config()["corruption"] != source.config()["corruption"]  # its own pretraining shows as it is told
+
+
 def test_init_from_with_another_architecture_is_an_error_with_a_table(finished: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)another architecture.*model\.d_model +64 +16"):
         tiny_run(tmp_path, f"init_from={finished.root}", "model.d_model=64", chosen=("model",))
@@ -147,6 +161,23 @@ def test_weights_that_may_know_the_answers_are_no_start(finished: RunFolder, tmp
     assert tiny_run(tmp_path, f"init_from={blank.root}", "stages=[finetune,evaluate]", "held_out_share=0.5").metrics()
     with pytest.raises(ConfigError, match="read about other people, or another split"):
         tiny_run(tmp_path, f"init_from={blank.root}", "stages=[finetune,evaluate]", "data.hold_out_people=2")
+
+
+def test_stages_of_two_commands_are_one_run(finished: RunFolder, tmp_path: Path) -> None:
+    tiny_run(tmp_path, "stages=[pretrain]")
+    later = tiny_run(tmp_path, "stages=[finetune,evaluate]")
+    assert later.name == finished.name
+    for stage in ("pretrain", "finetune"):  # the finetuning began with that pretraining, as in one command
+        assert later.stage(stage).weights.read_bytes() == finished.stage(stage).weights.read_bytes()
+    assert later.metrics()["dev"] == finished.metrics()["dev"]
+
+
+def test_a_pretraining_does_not_come_behind_its_finetuning(tmp_path: Path) -> None:
+    early = tiny_run(tmp_path, "stages=[finetune]")
+    before = early.stage("finetune").weights.read_bytes()
+    with pytest.raises(ConfigError, match="a finetuning that began without this pretraining"):
+        tiny_run(tmp_path, "stages=[pretrain,finetune]")
+    assert not early.stage("pretrain").finished and early.stage("finetune").weights.read_bytes() == before
 
 
 def test_without_pretraining(tmp_path: Path) -> None:
@@ -435,6 +466,29 @@ def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         tiny_run(tmp_path)
     monkeypatch.undo()
     assert tiny_run(tmp_path).stage("finetune").finished
+
+
+@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_validation_end"])
+def test_a_stop_at_a_stages_last_step_keeps_the_next_one_from_beginning(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the step, or while the validation runs that follows it."""
+    original = getattr(CheckpointEvery, moment)
+
+    def stopping(self: CheckpointEvery, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == trainer.max_steps:
+            self.request()
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(CheckpointEvery, moment, stopping)
+    with pytest.raises(UnfinishedError, match="pretrain is done; the same command again goes on"):
+        tiny_run(tmp_path, "pretrain.validations=1")
+    assert tiny_run(tmp_path, "pretrain.validations=1", "stages=[pretrain]").stage("pretrain").finished
+    with pytest.raises(UnfinishedError, match="finetune is done"):
+        tiny_run(tmp_path, "pretrain.validations=1")
+    (folder,) = map(RunFolder, tmp_path.iterdir())
+    assert folder.stage("finetune").finished and not folder.metrics()
+    assert tiny_run(tmp_path, "pretrain.validations=1").metrics()["dev"]["total"] == 6
 
 
 @pytest.mark.slow

@@ -88,6 +88,14 @@ def test_trained_but_not_scored_is_not_finished(tmp_path: Path) -> None:
     assert (run.state, run.stage, run.exact_match) == ("interrupted", "evaluate", None)
 
 
+def test_stages_that_a_later_command_added_count(tmp_path: Path) -> None:
+    """config.yaml keeps what the first command asked for."""
+    plan = {"stage": "finetune", "from": 0, "began": datetime.now(UTC).isoformat(), "steps": {"finetune": 20}}
+    (done(tmp_path, "a") / "progress.json").write_text(json.dumps(plan | {"stages": ["finetune", "evaluate"]}))
+    run = only(tmp_path)
+    assert (run.state, run.stage, run.step, run.steps) == ("interrupted", "finetune", 0, 20)
+
+
 def test_an_error_is_told_and_stopping_early_is_none(tmp_path: Path) -> None:
     note = begun(tmp_path, "a") / "error.txt"
     note.write_text("Traceback (most recent call last):\n  File x\nValueError: the loss is nan\n")

@@ -154,10 +154,10 @@ def _signals_passed_on(first: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
     former = {}
     if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-        numbers = [
-            getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-        ]
-        former = {number: signal.signal(number, pass_on) for number in numbers}
+        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # not as under nohup
+        former = {number: signal.signal(number, pass_on) for number in heard}
     try:
         yield received
     finally:

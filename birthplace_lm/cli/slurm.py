@@ -7,10 +7,12 @@ again, and the same command again goes on where the run stopped, as everywhere i
 """
 
 import os
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,17 +121,19 @@ class SlurmSweep(Launcher):
             if task.row:
                 add_row(task.row)
         waiting = [task for task in tasks if not task.row]
-        try:
-            said = ""
-            while waiting:
+        said = ""
+        with _interrupts() as interrupts:
+            while waiting and not interrupts:
                 said = _tell(tasks, said)
-                time.sleep(self.poll_seconds)
+                until = time.monotonic() + self.poll_seconds
+                while not interrupts and (left := until - time.monotonic()) > 0:
+                    time.sleep(min(left, 0.1))
                 waiting = _end(waiting)
-            _tell(tasks, said)
-            print(end="\n" if sys.stdout.isatty() else "")
-        except KeyboardInterrupt:
+        _tell(tasks, said)
+        print(end="\n" if sys.stdout.isatty() else "")
+        if waiting:
             print(
-                f"\n{len(waiting)} jobs go on without this command, and the same command again waits for them. "
+                f"{len(waiting)} jobs go on without this command, and the same command again waits for them. "
                 f"To cancel them, saved as they then are:\n  scancel {_names(waiting)}",
                 flush=True,
             )
@@ -142,6 +146,26 @@ class SweepsOnly(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         print("error: hydra/launcher=slurm is for sweeps, also of one job: add --multirun (-m)", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C as an entry of a list to be looked at, where an exception is lost that comes in a destructor, say.
+
+    A second one is raised as ever.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            signal.default_int_handler(number, frame)
+        came.append(number)
+
+    former = signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _end(waiting: list["Task"]) -> list["Task"]:

@@ -229,10 +229,8 @@ class SalientSpans:
         end = torch.where(isolated, span_end + choose(u[:, 8], 0, self.after), begin + room)
         end = torch.minimum(torch.maximum(end, span_end), full)
         joined = begin <= title  # the window reaches the title: one piece from the start
-        return Cut(
-            torch.where(joined, 0, title), torch.where(joined, 0, begin), span, span_end,
-            torch.minimum(end, torch.where(joined, self.random.max_length, end)),
-        )  # fmt: skip
+        end = torch.minimum(end, torch.where(joined, span_end.clamp(min=self.random.max_length), end))
+        return Cut(torch.where(joined, 0, title), torch.where(joined, 0, begin), span, span_end, end)
 
     def __call__(self, store: TokenStore, index: Tensor, u: Tensor) -> Pieces:
         """Pieces for the documents index (B,), given u (B, n_uniforms)."""

@@ -48,9 +48,10 @@ def statuses(place: Path) -> tuple[list[RunStatus], list[str]]:
 
 def status(folder: RunFolder) -> RunStatus:
     """Where a run stands; raises what reading a damaged file raises."""
-    wanted = [str(stage) for stage in read_config(folder)["stages"]]
-    trained = [stage for stage in STAGES if stage in wanted]
     metrics, noted = folder.metrics(), read_json(folder.root / "progress.json")
+    # by the first command, and by the last that trained
+    wanted = {*read_config(folder)["stages"], *noted.get("stages", ())}
+    trained = [stage for stage in STAGES if stage in wanted]
     at = next((stage for stage in trained if not folder.stage(stage).finished), None)
     scored = "rows" in metrics or "evaluate" not in wanted
     share = _number(metrics.get("dev", {}).get("exact_match"))
