@@ -12,7 +12,7 @@ The files stand in the order in which the data goes through them; each imports o
     adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates
     distillation             what finished models expect, as something to learn
     lightning_modules, callbacks                how a model learns, and what is seen of it
-    history, loggers, storage, checkpoints      what is kept of it: figures, mirrors, weights, where to go on
+    history, loggers, storage, stopping, checkpoints   what is kept of it: figures, mirrors, weights, where to go on
     evaluation/              predictions and signals to measures with intervals
     exploration/             what one attention layer can be made to do by hand
     benchmarks/              how fast, and at what cost

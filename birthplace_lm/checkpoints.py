@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from birthplace_lm.stopping import heard
 from birthplace_lm.storage import DamagedCheckpointError, load_tree, save_tree
 
 log = logging.getLogger(__name__)
-_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 _SAME_SIGNAL = 1.0  # seconds in which signals are one request
 
 
@@ -131,8 +131,7 @@ class CheckpointEvery(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-            self._former = {number: signal.signal(number, self._on_signal) for number in heard}
+            self._former = {number: signal.signal(number, self._on_signal) for number in heard()}
         self._step = self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._due = False

@@ -54,7 +54,7 @@ class Job:
         """What a stage begins with: fresh weights, this run's pretraining, or the run named by init_from."""
         model = self.model()
         own = self.folder.stage("pretrain")  # of this command, or of one that trained no further
-        if stage == "finetune" and ("pretrain" in self.settings["stages"] or own.finished):
+        if stage == "finetune" and own.finished:
             load_weights(own.weights, model)
         elif self.source and stage != "finetune_only":
             load_weights(self.source.starting_weights(), model)

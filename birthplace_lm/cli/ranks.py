@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from birthplace_lm.cli.sweeps import RECORD, noted
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import Rank, RankError, own_rank, wanted_ranks
+from birthplace_lm.stopping import heard
 
 INTERRUPTED = 130  # exit status
 # Seconds that the others get to end by themselves after one failed: to notice the lost connection and write an error
@@ -154,10 +155,7 @@ def _signals_passed_on(first: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
     former = {}
     if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # not as under nohup
-        former = {number: signal.signal(number, pass_on) for number in heard}
+        former = {number: signal.signal(number, pass_on) for number in heard()}
     try:
         yield received
     finally:

@@ -1,0 +1,11 @@
+"""Which signals ask a process to save and stop; without torch, since the process that starts ranks hears them too."""
+
+import signal
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last is a cluster's word that time is running out
+
+
+def heard() -> list[int]:
+    """Their numbers, without those that this process was told to ignore, as nohup has it for SIGHUP."""
+    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
