@@ -6,10 +6,11 @@ The files stand in the order in which the data goes through them; each imports o
     corpus, people, world, sources   people: biographies and questions, from files or invented
     array_cache, mapped_texts, mapped_files     a million people: files as arrays that are made once and mapped
     tokenizer, token_store, corruption/         text to characters' ids, and to sequences with a span taken out
-    wordings, batches, datamodules    questions in other words; which examples, in which order; what Lightning is served
+    wordings, batches, layouts, datamodules     questions in other words; which examples, in which order and layout
     positions/, attention/   interchangeable parts, one file a variant
     transformer, decoding, beam_search, radix_tree, prefix_tree    characters to logits, questions to answers
     adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates
+    gradients, cuda_graphs, finiteness          a batch's gradient, on a processor and on a GPU
     distillation             what finished models expect, as something to learn
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, stopping, checkpoints   what is kept of it: figures, mirrors, weights, where to go on

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.tokenizer import PAD, CharTokenizer
 
 

@@ -3,86 +3,46 @@
 Both serve one training as one endless row of steps. A step's batch is a pure function of (seed, step), so the loader
 starts wherever the trainer stands, and no state of it has to be saved.
 
-Legend: B examples, M micro-batches, T positions.
+Legend: B examples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from birthplace_lm.batches import Plan, by_length, dealt, rounded_up, stream, uniforms
+from birthplace_lm.batches import Plan, stream, uniforms
 from birthplace_lm.corpus import Question
-from birthplace_lm.corruption import CorruptionPolicy, Pieces, assemble, behind
+from birthplace_lm.corruption import CorruptionPolicy, Pieces, behind
+from birthplace_lm.layouts import Batch, Layout, Part, lay_out
 from birthplace_lm.mapped_texts import distinct_answers
 from birthplace_lm.mixtures import Mixture
-from birthplace_lm.token_store import TokenStore, document_store, question_store, with_prefix
-from birthplace_lm.tokenizer import PAD_ID, CharTokenizer
+from birthplace_lm.token_store import document_store, question_store, with_prefix
+from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.wordings import QUESTION, Wordings, ask_question
 
-IGNORE = -100  # a target that the loss passes over
-
-
-@dataclass
-class Batch:
-    """One optimizer step's examples in groups of like length, or this rank's share of them.
-
-    inputs and targets: M tensors (B/M, T) each, targets IGNORE where nothing is asked; n_targets: how many targets the
-    whole batch has over all ranks; n_characters: how many inputs of the whole batch are no PAD. A share without an
-    example is one PAD with no target: every parameter gets a gradient, all zeros, as the other ranks expect.
-    """
-
-    inputs: list[Tensor]
-    targets: list[Tensor]
-    n_targets: int
-    n_characters: int
-
-
-def batch_of(
-    parts: Sequence[tuple[TokenStore, Pieces]],
-    micro_batches: int,
-    width: int | None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Batch:
-    """Lay out the sequences of some stores, keep this rank's share, and group it by length.
-
-    The ranks together have about as many groups as one alone would: a smaller batch a rank, not smaller products.
-    Targets begin where `asked` says. A width makes every row that wide, for kernels that want static shapes.
-    """
-    n_targets = sum(int((pieces.totals - pieces.asked.clamp(min=1)).sum()) for _, pieces in parts)
-    n_characters = sum(int((pieces.totals - 1).sum()) for _, pieces in parts)
-    wide = width or max(int(pieces.totals.max()) for _, pieces in parts if len(pieces.totals)) - 1
-    totals = torch.cat([pieces.totals for _, pieces in parts])
-    mine = dealt(totals, world_size)[rank]
-    rows = torch.cat([assemble(store, pieces, wide + 1) for store, pieces in parts])[mine]
-    totals, asked = totals[mine], torch.cat([pieces.asked for _, pieces in parts])[mine]
-    if not len(rows):
-        rows, totals, asked = rows.new_full((1, (width or 1) + 1), PAD_ID), totals.new_full((1,), 2), asked.new_ones(1)
-    targets = rows[:, 1:].masked_fill(rows[:, 1:] == PAD_ID, IGNORE)
-    targets = targets.masked_fill(torch.arange(1, rows.shape[1]) < asked[:, None], IGNORE)
-    groups = by_length(totals, -(-micro_batches // world_size))
-    trims = [width or min(targets.shape[1], rounded_up(int(totals[group].max()) - 1)) for group in groups]
-    return Batch(
-        inputs=[rows[group, :trim] for group, trim in zip(groups, trims, strict=True)],
-        targets=[targets[group, :trim] for group, trim in zip(groups, trims, strict=True)],
-        n_targets=n_targets,
-        n_characters=n_characters,
-    )
+_AHEAD_OF_A_GPU = 32  # steps
 
 
 class _Steps(IterableDataset[Batch]):
     """The batches of a training from the step that `first_step` tells when iteration begins.
 
     Of n loader workers each makes every nth batch, and the loader takes them in turn: the order is the same for any n.
+    `make` is asked for up to `ahead` steps of an epoch at once, where making them together is cheaper.
     """
 
-    def __init__(self, plan: Plan, first_step: Callable[[], int], make: Callable[[int, Tensor], Batch]):
-        self.plan, self.first_step, self.make = plan, first_step, make
+    def __init__(
+        self,
+        plan: Plan,
+        first_step: Callable[[], int],
+        make: Callable[[int, Sequence[Tensor]], list[Batch]],
+        ahead: Callable[[], int],
+    ):
+        self.plan, self.first_step, self.make, self.ahead = plan, first_step, make, ahead
 
     def __len__(self) -> int:
         return self.plan.total_steps
@@ -90,8 +50,10 @@ class _Steps(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         mine, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for epoch, index in islice(self.plan.batches(self.first_step()), mine, None, workers):
-            yield self.make(epoch, index)
+        steps = islice(self.plan.batches(self.first_step()), mine, None, workers)
+        for epoch, of_epoch in groupby(steps, key=itemgetter(0)):
+            while some := [index for _, index in islice(of_epoch, self.ahead())]:
+                yield from self.make(epoch, some)
 
 
 class _TrainingData(pl.LightningDataModule):
@@ -109,22 +71,53 @@ class _TrainingData(pl.LightningDataModule):
             raise ValueError(f"micro_batches counts the groups of a batch and is at least 1, not {micro_batches}")
         self.block_size, self.micro_batches, self.static_width = block_size, micro_batches, static_width
         self.validation = validation
+        self.device: torch.device | None = None  # for loops without a trainer
 
-    def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
+    def parts(self, epoch: int, index: Tensor) -> list[Part]:
         """The sequences of some examples of an epoch: index (B,)."""
         raise NotImplementedError
 
-    def make_batch(self, epoch: int, index: Tensor) -> Batch:
-        """The batch of these examples, or this rank's share of it."""
+    def make_batches(self, epoch: int, indexes: Sequence[Tensor]) -> list[Batch]:
+        """The batches of some steps of an epoch, whose examples are index (B,) each, or this rank's share of them.
+
+        The ranks together have about as many groups as one alone would: a smaller batch a rank, not smaller products.
+        """
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         width = self.block_size - 1 if self.static_width else None
-        return batch_of(self.parts(epoch, index), self.micro_batches, width, rank, world_size)
+        layout = Layout(-(-self.micro_batches // world_size), width)
+        if self._on_gpu:
+            layout = Layout.on_gpu(width or self.longest - 1, rows=-(-self.plan.batch_size // world_size))
+        parts = self.parts(epoch, torch.cat(list(indexes)))
+        return lay_out(parts, [len(index) for index in indexes], layout, rank, world_size, self._device)
+
+    @property
+    def longest(self) -> int:
+        """How many characters a sequence has at most."""
+        return self.block_size
+
+    def make_batch(self, epoch: int, index: Tensor) -> Batch:
+        """The batch of one step."""
+        (batch,) = self.make_batches(epoch, [index])
+        return batch
+
+    @property
+    def _device(self) -> torch.device | None:
+        """Where the training happens."""
+        return self.trainer.strategy.root_device if self.trainer else self.device
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device is not None and self._device.type == "cuda"
 
     def first_step(self) -> int:
         return self.trainer.global_step if self.trainer else 0
 
+    def ahead(self) -> int:
+        """How many steps' batches are made at once: a GPU's step is over before a processor has made one alone."""
+        return _AHEAD_OF_A_GPU if self._on_gpu else 1
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(_Steps(self.plan, self.first_step, self.make_batch), batch_size=None)
+        return DataLoader(_Steps(self.plan, self.first_step, self.make_batches, self.ahead), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, list[str]]]:
         """All validation questions at once: they are answered by generation, which batches on its own."""
@@ -188,18 +181,25 @@ class SpanCorruptionDataModule(_TrainingData):
         self.mixture = Mixture(len(documents), len(questions_mixed_in), shares, epochs, seed)
         self.plan = Plan(self.mixture.sizes, batch_size, seed, shuffle)
 
-    def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
-        of_documents, places = self.mixture.split(index)
-        u = uniforms(self.seed, epoch, of_documents, self.corruption.n_uniforms)
-        corrupted = self.corruption(self.documents, of_documents, u)
+    @property
+    def longest(self) -> int:
+        of_documents = self.corruption.max_total + (self.prefix[1] if self.prefix else 0)
+        return self.block_size if len(self.questions) else of_documents
+
+    def parts(self, epoch: int, index: Tensor) -> list[Part]:
+        of_documents, of_questions = self.mixture.split(index)
+        documents = index[of_documents]
+        u = uniforms(self.seed, epoch, documents, self.corruption.n_uniforms)
+        corrupted = self.corruption(self.documents, documents, u)
         if self.prefix:
             corrupted = behind(self.prefix, corrupted)
-        parts = [(self.documents, _with_loss(corrupted, self.document_loss))]
-        if len(places):
+        parts = [Part(self.documents, _with_loss(corrupted, self.document_loss), of_documents)]
+        if len(of_questions):
+            places = index[of_questions] - self.mixture.n_documents
             wording = stream(self.seed, epoch, places, -4) % len(self.wordings)
             asked = self.wordings.ask(self.mixture.questions(epoch, places), wording)
-            parts.append((self.wordings.store, _with_loss(asked, self.question_loss)))
-        return [part for part in parts if len(part[1].totals)]
+            parts.append(Part(self.wordings.store, _with_loss(asked, self.question_loss), of_questions))
+        return [part for part in parts if len(part.places)]
 
 
 def _with_loss(pieces: Pieces, on: str) -> Pieces:
@@ -230,5 +230,9 @@ class BirthplaceDataModule(_TrainingData):
         self.questions = question_store(questions, tokenizer, block_size)
         self.plan = Plan((len(questions),) * epochs, batch_size, seed, shuffle)
 
-    def parts(self, epoch: int, index: Tensor) -> list[tuple[TokenStore, Pieces]]:
-        return [(self.questions, ask_question(self.questions, index))]
+    @property
+    def longest(self) -> int:
+        return int(self.questions.lengths.view(2, -1).sum(0).max()) + 2
+
+    def parts(self, epoch: int, index: Tensor) -> list[Part]:
+        return [Part(self.questions, ask_question(self.questions, index), torch.arange(len(index)))]

@@ -54,8 +54,9 @@ class Mixture:
         return tuple(accumulate(self.questions_in, initial=0))
 
     def split(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Examples of an epoch that are documents, and the places among its questions that the others are."""
-        return index[index < self.n_documents], index[index >= self.n_documents] - self.n_documents
+        """Which of some examples of an epoch are documents, and which are questions: (B,) -> (D,), (B - D,)."""
+        documents = index < self.n_documents
+        return documents.nonzero()[:, 0], (~documents).nonzero()[:, 0]
 
     def questions(self, epoch: int, places: Tensor) -> Tensor:
         """Which questions stand in some places of an epoch: (B,) -> (B,)."""

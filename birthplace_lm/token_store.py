@@ -6,6 +6,7 @@ and are translated from the file's numbers to the vocabulary's as they are gathe
 Legend: N texts, T characters of a gather.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -46,10 +47,24 @@ class TokenStore:
 
     def _hold(self, tokens: Tensor, table: Tensor | None) -> None:
         self._tokens, self._table = tokens, table
+        self._copies: dict[torch.device, TokenStore] = {}
         self.mask_at, self.pad_at = len(tokens) - 2, len(tokens) - 1
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def on(self, device: torch.device | None) -> "TokenStore":
+        """The store with its tokens where `take` is to gather from them, copied there once."""
+        if device is None or device.type == "cpu":
+            return self
+        if device not in self._copies:
+            self._copies[device] = self._copy_on(device)
+        return self._copies[device]
+
+    def _copy_on(self, device: torch.device) -> "TokenStore":
+        there = copy.copy(self)
+        there._hold(self._tokens.to(device), None if self._table is None else self._table.to(device))
+        return there
 
     def take(self, at: Tensor) -> Tensor:
         """The vocabulary's ids at some places of the tensor: (…, T) -> (…, T), int64."""
@@ -65,8 +80,14 @@ class Lengthened(TokenStore):
         self.mask_at, self.pad_at = store.mask_at, store.pad_at
         self._store, self._end = store, max(store.mask_at, store.pad_at) + 1
         self._more = torch.tensor([i for text in texts for i in text] or [0])
+        self._copies = {}
         ends = torch.tensor([len(text) for text in texts]).cumsum(0)
         self.texts = [(self._end + int(end) - len(text), len(text)) for text, end in zip(texts, ends, strict=True)]
+
+    def _copy_on(self, device: torch.device) -> TokenStore:
+        there = copy.copy(self)
+        there._store, there._more = self._store.on(device), self._more.to(device)
+        return there
 
     def take(self, at: Tensor) -> Tensor:
         ours = self._store.take(at.clamp(max=self._end - 1))

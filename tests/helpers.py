@@ -1,6 +1,7 @@
 """Small models and worlds that several test files build on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +15,12 @@ from birthplace_lm.transformer import Transformer
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = sorted(path.stem for path in (CONFIGS / "attention").glob("*.yaml"))
 POSITIONS = sorted(path.stem for path in (CONFIGS / "positions").glob("*.yaml"))
+
+
+def standing_at(step: int, rank: int = 0, world_size: int = 1) -> Any:
+    """As much of a trainer as a DataModule asks for."""
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(global_step=step, global_rank=rank, world_size=world_size, strategy=strategy)
 
 
 def option(group: str, name: str, **changes: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,9 +16,10 @@ from birthplace_lm.batches import uniforms
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption.random_spans import RandomSpans
 from birthplace_lm.corruption.salient_spans import SalientSpans
-from birthplace_lm.datamodules import IGNORE, Batch, BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.tokenizer import MASK, MASK_ID, PAD_ID
-from tests.helpers import small_corpus, tiny, tokenizer_of
+from tests.helpers import small_corpus, standing_at, tiny, tokenizer_of
 
 CORPUS = small_corpus()
 TOKENIZER = tokenizer_of(CORPUS)
@@ -124,7 +125,7 @@ def test_a_loader_goes_on_where_the_trainer_stands(make: Any) -> None:
     whole = [examples(batch) for batch in data.train_dataloader()]
     assert len(whole) == data.plan.total_steps
     for step in (0, 1, len(whole) // 2, len(whole) - 1):
-        data.trainer = SimpleNamespace(global_step=step, global_rank=0, world_size=1)
+        data.trainer = standing_at(step, 0, 1)
         assert [examples(batch) for batch in data.train_dataloader()] == whole[step:]
 
 
@@ -135,7 +136,7 @@ def test_ranks_share_a_batch_without_overlap(make: Any, world_size: int) -> None
     shares = []
     for rank in range(world_size):
         data = make()
-        data.trainer = SimpleNamespace(global_step=0, global_rank=rank, world_size=world_size)
+        data.trainer = standing_at(0, rank, world_size)
         shares.append(list(data.train_dataloader()))
     for whole, *parts in zip(alone, *shares, strict=True):
         assert Counter(examples(whole)) == Counter(example for part in parts for example in examples(part))
@@ -145,7 +146,7 @@ def test_ranks_share_a_batch_without_overlap(make: Any, world_size: int) -> None
 @pytest.mark.parametrize(("micro_batches", "world_size", "groups"), [(6, 1, 6), (6, 2, 3), (5, 2, 3), (2, 3, 1)])
 def test_ranks_share_the_groups_of_a_batch(micro_batches: int, world_size: int, groups: int) -> None:
     data = pretraining(batch_size=12, micro_batches=micro_batches)
-    data.trainer = SimpleNamespace(global_step=0, global_rank=world_size - 1, world_size=world_size)
+    data.trainer = standing_at(0, world_size - 1, world_size)
     assert len(next(iter(data.train_dataloader())).inputs) == groups
 
 
@@ -157,6 +158,17 @@ def test_groups_are_as_wide_as_a_multiple_of_four_or_the_batch() -> None:
         assert widths[0] == longest and all(width % 4 == 0 or width == longest for width in widths)
         for x, width in zip(batch.inputs, widths, strict=True):  # no wider than it takes
             assert width - int((x != PAD_ID).sum(dim=1).max()) < 4
+
+
+@pytest.mark.parametrize("make", [partial(pretraining, question_share=0.3), pretraining, finetuning])
+def test_batches_for_a_gpu_are_the_same_examples_in_one_shape(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = [sorted(examples(batch)) for batch in make().train_dataloader()]
+    monkeypatch.setattr(type(make()), "_on_gpu", True)
+    data = make()
+    there = list(data.train_dataloader())
+    assert [sorted(pair for pair in examples(batch) if pair[0]) for batch in there] == here
+    shapes = {tuple(x.shape for x in (*batch.inputs, *batch.targets)) for batch in there}
+    assert shapes == {((data.plan.batch_size, data.longest - 1),) * 2}
 
 
 def test_micro_batches_have_the_gradient_of_the_padded_batch() -> None:

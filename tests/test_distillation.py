@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from birthplace_lm.composing import ConfigError
-from birthplace_lm.datamodules import IGNORE
 from birthplace_lm.distillation import Distillation
 from birthplace_lm.jobs import prepare
+from birthplace_lm.layouts import IGNORE
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.stages import UnfinishedError
 from tests.helpers import roughened, tiny

@@ -10,10 +10,11 @@ from birthplace_lm import knowledge
 from birthplace_lm.array_cache import ArrayCache
 from birthplace_lm.composing import ConfigError, build
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.datamodules import IGNORE, SpanCorruptionDataModule
+from birthplace_lm.datamodules import SpanCorruptionDataModule
 from birthplace_lm.evaluation.stored import Window, cloze
 from birthplace_lm.identity import run_name
 from birthplace_lm.jobs import prepare
+from birthplace_lm.layouts import IGNORE
 from birthplace_lm.mapped_files import map_folder
 from birthplace_lm.tokenizer import PAD, CharTokenizer
 from birthplace_lm.world import World

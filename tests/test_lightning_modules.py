@@ -1,7 +1,6 @@
 """One step against the textbook: the loss, its gradient, the learning rate, and what the published recipe says."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +11,13 @@ from pytorch_lightning.plugins import MixedPrecision
 
 from birthplace_lm.callbacks import describe
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.datamodules import IGNORE, BirthplaceDataModule, SpanCorruptionDataModule
+from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.decoding import answer_questions
-from birthplace_lm.lightning_modules import FinetuneModule, NonFiniteLossError, PretrainModule
+from birthplace_lm.finiteness import NonFiniteLossError
+from birthplace_lm.layouts import IGNORE
+from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
 from birthplace_lm.schedules import WarmupCosine
-from tests.helpers import small_corpus, tiny, tokenizer_of
+from tests.helpers import small_corpus, standing_at, tiny, tokenizer_of
 from tests.test_configs import settings
 
 CORPUS = small_corpus()
@@ -111,7 +112,9 @@ def test_a_gradient_that_is_not_finite_is_an_error_before_the_update() -> None:
     module = learner()
     before = [parameter.detach().clone() for parameter in module.transformer.parameters()]
     module.transformer.head.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NonFiniteLossError, match=r"the gradient's norm is (nan|inf) at step 1: nothing was updated"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"the gradient's norm is (nan|inf) at step 1: nothing of it was saved"
+    ):
         fit(module, pretraining(), 1)
     assert all(map(torch.equal, before, module.transformer.parameters()))
 
@@ -157,7 +160,7 @@ def test_the_gradients_norm_is_logged_as_it_is_before_clipping() -> None:
 
 def test_the_decoded_example_shows_what_is_asked() -> None:
     data = BirthplaceDataModule(CORPUS.train[:1], [], TOKENIZER, 64)
-    data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)
+    data.trainer = standing_at(0, 0, 1)
     sees, says = describe(next(iter(data.train_dataloader())), TOKENIZER).splitlines()
     question = CORPUS.train[0]
     assert sees.endswith(f"{question.text}⁇{question.answer}")

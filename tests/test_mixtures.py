@@ -37,8 +37,9 @@ def test_every_question_takes_its_turn_before_any_comes_again(
     mixture = Mixture(n_documents, n_questions, tuple(shares), epochs, seed)
     asked: list[int] = []
     for epoch, size in enumerate(mixture.sizes):
-        documents, places = mixture.split(torch.arange(size))
-        assert documents.tolist() == list(range(n_documents)) and places.tolist() == list(range(size - n_documents))
+        documents, questions = mixture.split(torch.arange(size))
+        assert documents.tolist() == list(range(n_documents)) and questions.tolist() == list(range(n_documents, size))
+        places = questions - n_documents
         if len(places):
             whole = mixture.questions(epoch, places)
             asked += whole.tolist()

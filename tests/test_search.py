@@ -22,7 +22,7 @@ from optuna.pruners import BasePruner  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
 from birthplace_lm.composing import ConfigError  # noqa: E402
-from birthplace_lm.lightning_modules import NonFiniteLossError  # noqa: E402
+from birthplace_lm.finiteness import NonFiniteLossError  # noqa: E402
 from birthplace_lm.report.progress import statuses  # noqa: E402
 from birthplace_lm.runs import RunFolder  # noqa: E402
 from birthplace_lm.search import choosing, pictures, table, trials  # noqa: E402

@@ -17,8 +17,8 @@ from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import ask, evaluate
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.evaluation.exact_match import read_predictions
+from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.history import read_history
-from birthplace_lm.lightning_modules import NonFiniteLossError
 from birthplace_lm.runs import RunFolder, RunInUseError
 from birthplace_lm.stages import UnfinishedError, run
 from birthplace_lm.storage import load_tree
@@ -275,7 +275,7 @@ def test_fast_dev_run_goes_through_every_stage(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
     overrides = ["pretrain.optimizer.lr=1e30", "trainer.gradient_clip_val=null", "checkpoint.every_n_steps=1"]
-    with pytest.raises(NonFiniteLossError, match=r"nothing was updated by it.*lower learning rate"):
+    with pytest.raises(NonFiniteLossError, match=r"nothing of it was saved.*lower learning rate"):
         tiny_run(tmp_path, *overrides)
     (root,) = (path for path in tmp_path.iterdir())
     last = max((root / "pretrain" / "checkpoints").glob("*.ckpt"))

@@ -23,7 +23,7 @@ from birthplace_lm.benchmarks.ways.recording import Recording
 from birthplace_lm.benchmarks.ways.sizes import Sizes
 from birthplace_lm.benchmarks.ways.textbook import Textbook
 from birthplace_lm.cli import bench, bench_way
-from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.tokenizer import MASK, PAD, PAD_ID
 from birthplace_lm.transformer import Transformer
 from tests.helpers import small_corpus, tiny, tokenizer_of

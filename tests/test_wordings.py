@@ -12,9 +12,10 @@ from birthplace_lm.array_cache import ArrayCache
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.datamodules import IGNORE, Batch, SpanCorruptionDataModule
+from birthplace_lm.datamodules import SpanCorruptionDataModule
 from birthplace_lm.identity import run_name
 from birthplace_lm.jobs import prepare
+from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.mapped_files import map_folder
 from birthplace_lm.tokenizer import MASK, CharTokenizer
 from birthplace_lm.wordings import QUESTION

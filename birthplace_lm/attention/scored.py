@@ -34,6 +34,7 @@ from birthplace_lm.attention.heads import (
 Factors = tuple[Tensor, Tensor, Tensor | None]  # q (B, H, T, M), k (B, H, S, M), bias (H, T, S) or None
 ROWS_AT_ONCE = 128  # asking positions in a tile: the reference T; larger matrices cost more in memory than in sums
 NUMBERS_AT_ONCE = 2**18  # scores in a tile, a megabyte of float32, unless one text's rows are more
+NUMBERS_AT_ONCE_ON_GPU = 2**28  # which is fast by being given much at once
 
 
 class Scores(nn.Module):
@@ -110,7 +111,9 @@ class ScoredAttention(nn.Module):
         if listened_to(self.weights):
             return n_texts, n_rows
         rows = min(n_rows, ROWS_AT_ONCE)
-        fitting = max(1, NUMBERS_AT_ONCE // (self.n_heads * rows * n_all))
+        on_gpu = self.value.weight.device.type == "cuda"
+        numbers = NUMBERS_AT_ONCE_ON_GPU if on_gpu else NUMBERS_AT_ONCE
+        fitting = max(1, numbers // (self.n_heads * rows * n_all))
         return n_texts if self.scores.shared else min(n_texts, fitting), rows
 
 

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from birthplace_lm.benchmarks.ways import CLIP
 from birthplace_lm.benchmarks.ways.bare import Bare
-from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.layouts import IGNORE, Batch
 
 DATA, EMBEDDING, ATTENTION, MLP = "data", "embedding, output and loss", "attention", "MLP"
 NORMS, ADDING, CLIPPING, OPTIMIZER = "norms, dropout, residuals", "adding up gradients", "clipping", "optimizer"

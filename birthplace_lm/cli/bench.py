@@ -13,16 +13,16 @@ WAYS = ("textbook", "bare", "lightning", "bfloat16", "transformers", "x-transfor
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure one of five things; everything is a median of repetitions by turns.
+    """Measure one of six things; everything is a median of repetitions by turns.
 
     training: a textbook loop, this package bare and through Lightning, other libraries on the same batches, then
-    decoding. jobs: trainings of one thread side by side against one of as many threads. attention: one layer of every
-    attention against vanilla's, forward and backward, beside what its arithmetic says. peers: our layers against
-    x-transformers', same weights. facts: the table of birthplace_lm/attention/README.md.
+    decoding. gpu: the first three on a GPU. jobs: trainings of one thread side by side against one of as many threads.
+    attention: one layer of every attention against vanilla's, forward and backward, beside what its arithmetic says.
+    peers: our layers against x-transformers', same weights. facts: the table of birthplace_lm/attention/README.md.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.what in ("training", "jobs") and len(options.attention or ()) > 1:
+    if options.what in ("training", "gpu", "jobs") and len(options.attention or ()) > 1:
         parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
     from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
     from birthplace_lm.cli.errors import in_plain_words
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 _MEASURES: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
     "training": bench_training.training,
+    "gpu": bench_training.gpu,
     "jobs": bench_training.jobs,
     "attention": bench_layers.attention,
     "peers": bench_layers.peers,
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attention",
         nargs="+",
         metavar="NAME",
-        help="files of configs/attention (training, jobs: vanilla, else all)",
+        help="files of configs/attention (training, gpu, jobs: vanilla, else all)",
     )
     parser.add_argument("--repetitions", type=_positive, default=5, metavar="N", help="of each, in turn (default: 5)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="of a process (default: as torch has them)")
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    training = parser.add_argument_group("training and jobs")
+    training = parser.add_argument_group("training, gpu and jobs")
     training.add_argument("--data", metavar="FOLDER", help="the four files (default: an invented world)")
     training.add_argument("--model", default="cs224n", help="a file of configs/model (default: cs224n)")
     training.add_argument("--dropout", type=float, metavar="P", help="instead of the model's own")

@@ -44,6 +44,20 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return figures, training_table.markdown(rows) + "\n" + "".join(f"{line}  \n" for line in told.splitlines())
 
 
+def gpu(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """A textbook loop on a GPU, this package bare and through Lightning: figures, and their table."""
+    from birthplace_lm.benchmarks import on_gpu
+    from birthplace_lm.callbacks import quieten_lightning
+    from birthplace_lm.sources import sha256_of_corpus
+
+    corpus = corpus_of(options)
+    quieten_lightning()
+    found = on_gpu.figures(on_gpu.compare(*material(options, corpus), options.steps, options.repetitions))
+    table = on_gpu.markdown(found)
+    print(table, end="")
+    return {**machine(sha256_of_corpus(corpus)), **found}, table
+
+
 def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Trainings of one thread side by side against one of as many threads: figures, and their lines."""
     from birthplace_lm.benchmarks import side_by_side

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from birthplace_lm.attention_maps import UnreadableError
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import CorpusError
-from birthplace_lm.lightning_modules import NonFiniteLossError
+from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.ranks import RankError
 from birthplace_lm.runs import RunInUseError
 from birthplace_lm.stages import UnfinishedError

@@ -39,6 +39,17 @@ class Pieces:
         """Length of each sequence: (B,)."""
         return self.lengths.sum(1)
 
+    def to(self, device: torch.device | None) -> "Pieces":
+        """The same pieces on a device."""
+        return Pieces(*(moved(tensor, device) for tensor in (self.starts, self.lengths, self.asked)))
+
+
+def moved(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """The tensor on a device; to a GPU by way of pinned memory, so that nobody waits for what the GPU does before."""
+    if device is None or device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
 
 @dataclass(frozen=True)
 class Cut:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from birthplace_lm.benchmarks.ways import BETAS, CLIP, LR, WEIGHT_DECAY
 from birthplace_lm.benchmarks.ways.recording import data_of
-from birthplace_lm.datamodules import IGNORE
+from birthplace_lm.layouts import IGNORE
 from birthplace_lm.optimization import adamw
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from birthplace_lm.benchmarks.ways import UnavailableError
 from birthplace_lm.benchmarks.ways.plain_loop import PlainLoop
 from birthplace_lm.benchmarks.ways.sizes import Sizes
-from birthplace_lm.datamodules import Batch
+from birthplace_lm.layouts import Batch
 from birthplace_lm.transformer import Transformer
 
 

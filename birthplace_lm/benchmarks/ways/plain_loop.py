@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from birthplace_lm.benchmarks.ways import BETAS, CLIP, LR, WEIGHT_DECAY
-from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.optimization import adamw
 
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from itertools import islice
 
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.datamodules import Batch, SpanCorruptionDataModule
+from birthplace_lm.datamodules import SpanCorruptionDataModule
+from birthplace_lm.layouts import Batch
 from birthplace_lm.tokenizer import CharTokenizer
 
 

@@ -22,6 +22,7 @@ class Textbook:
     ):
         self.documents, self.tokenizer, self.model = documents, tokenizer, model.train()
         self.block_size, self.batch_size = block_size, batch_size
+        self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), LR, BETAS, weight_decay=WEIGHT_DECAY)
         self.rng = random.Random(0)
         self.batches = self._batches()
@@ -46,6 +47,7 @@ class Textbook:
         """(seconds, real characters) of some steps, each on examples that were not drawn before."""
         begin, characters = time.perf_counter(), 0
         for x, y in islice(self.batches, steps):
+            x, y = x.to(self.device), y.to(self.device)
             loss = F.cross_entropy(self.model(x).flatten(0, 1), y.flatten(), ignore_index=PAD_ID)
             self.optimizer.zero_grad()
             loss.backward()

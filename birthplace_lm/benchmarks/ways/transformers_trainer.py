@@ -16,7 +16,7 @@ from torch import Tensor
 
 from birthplace_lm.benchmarks.ways import BETAS, CLIP, LR, WEIGHT_DECAY, UnavailableError
 from birthplace_lm.benchmarks.ways.sizes import Sizes
-from birthplace_lm.datamodules import IGNORE, Batch
+from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.transformer import Transformer
 
 
