@@ -1,4 +1,4 @@
-"""Numbers that have to be finite: at once where they lie on a processor, before anything is written where they do not."""
+"""Numbers that have to be finite: looked at as they come on a processor, before anything is written on a GPU."""
 
 from types import SimpleNamespace
 from typing import Any
