@@ -21,7 +21,7 @@ The files stand in the order in which the data goes through them; each imports o
     figures, attention_maps, attention_figure, attention_page     a run folder to pictures
     asking, knowledge, knowledge_figures, knowledge_report        what a run knows, and whether it knows that it knows
     scoring                  a run folder to a table
-    jobs, stages             a run before it begins; pretrain -> finetune -> evaluate
+    run_corpus, jobs, stages   the people of a run; a run before it begins; pretrain -> finetune -> evaluate
     report/                  many run folders to tables, pictures and one page
     cli/                     one file a command
 """

@@ -8,19 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from birthplace_lm.durations import duration
 from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.tokenizer import PAD, CharTokenizer
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words.
-
-    >>> duration(3725), duration(75), duration(9)
-    ('1 h 02 min', '1 min 15 s', '9 s')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def quieten_lightning() -> None:

@@ -6,7 +6,8 @@ back from a run folder, since such a folder may come from somebody else.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 class ConfigError(ValueError):
     """A configuration that cannot be run, with the reason and what to change."""
+
+
+@contextmanager
+def as_config_errors(where: str) -> Iterator[None]:
+    """Errors of constructors that a setting caused, told as such."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{where}: {error}") from error
 
 
 def config_folder() -> Path:

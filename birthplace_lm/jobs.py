@@ -1,8 +1,6 @@
 """A run before it begins: parts built, questions checked, a name found; what cannot work is said before training."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,14 @@ from typing import Any
 import torch
 
 from birthplace_lm.batches import step_seed
-from birthplace_lm.composing import ConfigError, build, differences
+from birthplace_lm.composing import ConfigError, as_config_errors, build, differences
 from birthplace_lm.corpus import FILES, Corpus, Questions
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
-from birthplace_lm.people import hold_out, spread
+from birthplace_lm.people import spread
+from birthplace_lm.run_corpus import with_held_out
 from birthplace_lm.runs import STAGES, RunFolder, build_model
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
@@ -99,15 +98,6 @@ class Job:
             return BirthplaceDataModule(self.corpus.train, validation, self.tokenizer, size, seed=seed, **recipe)
 
 
-@contextmanager
-def as_config_errors(where: str) -> Iterator[None]:
-    """Errors of constructors that a setting caused, told as such."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"{where}: {error}") from error
-
-
 def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError."""
     _check_stages(settings["stages"])
@@ -177,34 +167,6 @@ def _shown_in_training(corpus: Corpus) -> Iterator[str]:
         yield corpus.train.characters
     else:
         yield from (question.text + (question.answer or "") for question in corpus.train)
-
-
-def with_held_out(corpus: Corpus, share: float) -> Corpus:
-    """For tuning: some of the train people take the place of dev, and test is left out: neither is looked at.
-
-    People held out of the documents were dev people, so their places are left out too.
-    """
-    if not share:
-        return corpus
-    train, held = hold_out(corpus.train, share, seed=0)
-    unknown = tuple(replace(question, answer=None) for question in corpus.unknown)
-    return replace(corpus, train=train, dev=held, test=(), unknown=unknown)
-
-
-def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
-    """The data that a finished run was made from; `data` names the folder of its files where it used files."""
-    settings = folder.config()
-    node = dict(settings["data"])
-    if "dir" in node:
-        node["dir"] = str(data) if data else os.environ.get("BIRTHPLACE_CS224N_DIR")
-        if node["dir"] is None:
-            raise ConfigError(f"{folder.root} was made from files: say where they lie, --data FOLDER")
-        cache = folder.root.resolve().parent / ".data"
-        node["cache"] = str(cache) if cache.is_dir() else None  # what training kept there
-    corpus = with_held_out(build(node).corpus(), settings["held_out_share"])
-    if sha256_of_corpus(corpus) != folder.data_fingerprint():
-        raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
-    return corpus
 
 
 def check_same_run(job: Job) -> None:

@@ -42,7 +42,7 @@ from birthplace_lm.runs import RunFolder
 from birthplace_lm.world_origins import place_origins
 
 SWAPPED = 200  # people whose names are taken apart: enough to know a share to 7 points
-SCORED = 150  # names a family whose places are scored when thorough: an AUROC is known to about 5 points
+SCORED = 120  # names a family whose places are scored when thorough: an AUROC is known to about 6 points
 BEAM_WIDTH = 8  # beginnings kept side by side: costs about as many times what greedy answers cost
 FEWEST_NAMES = 100  # of a made-up family, where fewer people are asked
 

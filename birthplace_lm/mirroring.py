@@ -2,22 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from birthplace_lm.attention_figure import draw, png
 from birthplace_lm.attention_maps import read
 from birthplace_lm.corpus import Question
 from birthplace_lm.decoding import Answer
-from birthplace_lm.history import RunLogger
 from birthplace_lm.replacing import replace_file
 from birthplace_lm.runs import RunFolder
+
+if TYPE_CHECKING:  # it is one of Lightning's, whose import takes longer than all else
+    from birthplace_lm.history import RunLogger
 
 _ANSWERS = ("question", "answer", "prediction", "right", "log_probability")
 _ROWS = ("row", "right", "of", "exact match", "from", "to")
 _SIGNAL = "sequence_log_probability"  # chosen beforehand: the best one of many would flatter
 
 
-def tell_answers(loggers: Sequence[RunLogger], questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+def tell_answers(loggers: "Sequence[RunLogger]", questions: Sequence[Question], answers: Sequence[Answer]) -> None:
     """A row a question, with what was answered and how likely the model held it to be."""
     pairs = zip(questions, answers, strict=True)
     rows = [[q.text, q.answer, a.text, q.answer == a.text, a.log_probability] for q, a in pairs]
@@ -26,7 +28,7 @@ def tell_answers(loggers: Sequence[RunLogger], questions: Sequence[Question], an
 
 
 def tell_scores(
-    loggers: Sequence[RunLogger], folder: RunFolder, metrics: Mapping[str, Any], card: Mapping[str, Any]
+    loggers: "Sequence[RunLogger]", folder: RunFolder, metrics: Mapping[str, Any], card: Mapping[str, Any]
 ) -> None:
     """The table of a run's rows and its headline."""
     scored = {name: row["dev"] for name, row in metrics["rows"].items() if row["dev"]["total"]}
@@ -57,7 +59,7 @@ def headline(folder: RunFolder, metrics: Mapping[str, Any], card: Mapping[str, A
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def show_pictures(loggers: Sequence[RunLogger], folder: RunFolder, questions: Sequence[Question]) -> None:
+def show_pictures(loggers: "Sequence[RunLogger]", folder: RunFolder, questions: Sequence[Question]) -> None:
     """The loss, where the heads looked for one answer, and what the card draws; drawn only for who takes pictures."""
     takers = [logger for logger in loggers if logger.takes_images]
     for name, path in _pictures(folder, questions) if takers else ():

@@ -2,22 +2,24 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from birthplace_lm.callbacks import duration
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer, answer_questions
+from birthplace_lm.durations import duration
 from birthplace_lm.evaluation.baselines import baseline_rows
 from birthplace_lm.evaluation.exact_match import score, write_predictions
 from birthplace_lm.evaluation.slices import all_slices
-from birthplace_lm.history import RunLogger
 from birthplace_lm.knowledge_report import judge
 from birthplace_lm.mirroring import show_pictures, tell_answers, tell_scores
 from birthplace_lm.people import spread
 from birthplace_lm.runs import RunFolder
+
+if TYPE_CHECKING:  # it is one of Lightning's, whose import takes longer than all else
+    from birthplace_lm.history import RunLogger
 
 ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pretrain": "pretrain only"}
 
@@ -25,7 +27,7 @@ ROWS = {"finetune": "pretrain + finetune", "finetune_only": "finetune only", "pr
 def evaluate(
     folder: RunFolder,
     corpus: Corpus,
-    loggers: Sequence[RunLogger] = (),
+    loggers: "Sequence[RunLogger]" = (),
     thorough: bool = False,
     at_most: int | None = None,
     siblings: Sequence[RunFolder] = (),

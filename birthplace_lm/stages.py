@@ -15,27 +15,25 @@ import torch
 
 from birthplace_lm.adaptation import merged, n_learning
 from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
-from birthplace_lm.callbacks import duration, quieten_lightning
+from birthplace_lm.callbacks import quieten_lightning
 from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
-from birthplace_lm.composing import build, plain
+from birthplace_lm.composing import as_config_errors, build, plain
 from birthplace_lm.data_parallel import Group, joined
+from birthplace_lm.durations import duration
 from birthplace_lm.figures import loss_curves
 from birthplace_lm.history import CsvHistory, RunLogger
 from birthplace_lm.identity import of_the_run
-from birthplace_lm.jobs import Job, as_config_errors, check_same_run, prepare
+from birthplace_lm.jobs import Job, check_same_run, prepare
 from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
 from birthplace_lm.loggers import Mirror, labels_of
 from birthplace_lm.runs import STAGES, RunFolder, Stage, read_json, write_json
 from birthplace_lm.scoring import evaluate
 from birthplace_lm.sources import sha256_of_corpus
+from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import save_weights
 from birthplace_lm.transformer import Transformer
 
 _FINISHED = -1  # the first step of a stage that has none left
-
-
-class UnfinishedError(RuntimeError):
-    """A stage stopped before its last step; nothing is lost."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which signals ask a process to save and stop; without torch, since the process that starts ranks hears them too."""
+"""Stopping before the end, and which signals ask for it; without torch: who starts ranks hears them too."""
 
 import signal
 
@@ -9,3 +9,7 @@ def heard() -> list[int]:
     """Their numbers, without those that this process was told to ignore, as nohup has it for SIGHUP."""
     numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class UnfinishedError(RuntimeError):
+    """A stage stopped before its last step; nothing is lost."""

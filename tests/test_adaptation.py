@@ -18,7 +18,7 @@ from birthplace_lm.composing import ConfigError, build
 from birthplace_lm.identity import run_name
 from birthplace_lm.jobs import prepare
 from birthplace_lm.optimization import Muon, MuonWithAdamW, adamw, muon
-from birthplace_lm.stages import UnfinishedError
+from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.transformer import Transformer
 from birthplace_lm.world import World
 from tests.helpers import VARIANTS, fits, roughened, tiny

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from birthplace_lm.callbacks import DecodedExample, ProgressLine, duration
+from birthplace_lm.callbacks import DecodedExample, ProgressLine
+from birthplace_lm.durations import duration
 from tests.test_lightning_modules import fit, learner, pretraining
 
 

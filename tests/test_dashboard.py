@@ -222,7 +222,7 @@ class _Seeing(_Blind):
 
 
 def _questions(run: RunFolder) -> Any:
-    from birthplace_lm.jobs import corpus_of
+    from birthplace_lm.run_corpus import corpus_of
 
     return corpus_of(run).dev
 

@@ -21,7 +21,8 @@ from birthplace_lm.history import read_history
 from birthplace_lm.identity import run_name
 from birthplace_lm.ranks import Rank, own_rank, wanted_ranks
 from birthplace_lm.runs import RunFolder, read_json
-from birthplace_lm.stages import UnfinishedError, run
+from birthplace_lm.stages import run
+from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.world import World
 from tests.test_configs import composed, settings
 from tests.test_stages import TINY, _reached, assert_same, final_state

@@ -13,7 +13,7 @@ from birthplace_lm.distillation import Distillation
 from birthplace_lm.jobs import prepare
 from birthplace_lm.layouts import IGNORE
 from birthplace_lm.runs import RunFolder
-from birthplace_lm.stages import UnfinishedError
+from birthplace_lm.stopping import UnfinishedError
 from tests.helpers import roughened, tiny
 from tests.test_configs import settings
 from tests.test_stages import TINY, stop_at, tiny_run

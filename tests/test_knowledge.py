@@ -20,10 +20,10 @@ from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
-from birthplace_lm.jobs import corpus_of
 from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _confidence, _stored, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
 from birthplace_lm.prefix_tree import score_places
+from birthplace_lm.run_corpus import corpus_of
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 

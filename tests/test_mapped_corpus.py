@@ -21,10 +21,11 @@ from birthplace_lm.composing import ConfigError, build
 from birthplace_lm.corpus import FILES, Corpus, CorpusError, Question, read_documents, read_folder, read_questions
 from birthplace_lm.corruption import salient_spans
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
-from birthplace_lm.jobs import _shown_in_training, prepare, with_held_out
+from birthplace_lm.jobs import _shown_in_training, prepare
 from birthplace_lm.mapped_files import map_folder
 from birthplace_lm.mapped_texts import AskedQuestions, Texts, distinct_answers
 from birthplace_lm.people import hold_out, hold_out_people, select_people, spread
+from birthplace_lm.run_corpus import with_held_out
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.sources import Folder, sha256_of_corpus
 from birthplace_lm.stages import run

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birthplace_lm.corpus import Corpus, Question, read_folder
-from birthplace_lm.jobs import with_held_out
 from birthplace_lm.people import hold_out_people
+from birthplace_lm.run_corpus import with_held_out
 from birthplace_lm.sources import Folder, sha256_of_corpus
 from birthplace_lm.world import World
 

@@ -29,7 +29,8 @@ from birthplace_lm.search import choosing, pictures, table, trials  # noqa: E402
 from birthplace_lm.search.checks import check_settings, rehearse, without_control  # noqa: E402
 from birthplace_lm.search.space import Options, Range, override, read_space  # noqa: E402
 from birthplace_lm.search.study import SharedStudy, check_same_search  # noqa: E402
-from birthplace_lm.stages import UnfinishedError, run  # noqa: E402
+from birthplace_lm.stages import run  # noqa: E402
+from birthplace_lm.stopping import UnfinishedError  # noqa: E402
 from tests.test_configs import composed, settings  # noqa: E402
 from tests.test_stages import TINY  # noqa: E402
 

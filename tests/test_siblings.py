@@ -12,7 +12,7 @@ from birthplace_lm.cli import evaluate
 from birthplace_lm.composing import differences
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.identity import of_the_run
-from birthplace_lm.jobs import corpus_of
+from birthplace_lm.run_corpus import corpus_of
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 

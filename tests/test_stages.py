@@ -20,7 +20,8 @@ from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.history import read_history
 from birthplace_lm.runs import RunFolder, RunInUseError
-from birthplace_lm.stages import UnfinishedError, run
+from birthplace_lm.stages import run
+from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import load_tree
 from tests.test_configs import composed
 

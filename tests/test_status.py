@@ -100,7 +100,7 @@ def test_an_error_is_told_and_stopping_early_is_none(tmp_path: Path) -> None:
     note = begun(tmp_path, "a") / "error.txt"
     note.write_text("Traceback (most recent call last):\n  File x\nValueError: the loss is nan\n")
     assert (only(tmp_path).state, only(tmp_path).note) == ("failed", "ValueError: the loss is nan")
-    note.write_text("Traceback …\nbirthplace_lm.stages.UnfinishedError: pretrain stopped at step 3 of 9; goes on\n")
+    note.write_text("Traceback …\nbirthplace_lm.stopping.UnfinishedError: pretrain stopped at step 3 of 9; goes on\n")
     assert (only(tmp_path).state, only(tmp_path).note) == ("interrupted", "")
 
 

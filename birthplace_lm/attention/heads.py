@@ -191,7 +191,8 @@ class FusedAttention(nn.Module):
             )  # (B, H, T, K)
 
     def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None) -> Tensor:
-        k, v = (part.repeat_interleave(self.n_heads // self.n_groups, dim=1) for part in (k, v))  # (B, H, S, K)
+        if self.n_groups < self.n_heads:
+            k, v = (part.repeat_interleave(self.n_heads // self.n_groups, dim=1) for part in (k, v))  # (B, H, S, K)
         scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, H, T, S)
         scores = scores if bias is None else scores + bias.to(scores.dtype)
         mask = mask_of(causal(q.shape[2], k.shape[2], q.device, window), scores.dtype)  # (T, S)

@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _lines(options: argparse.Namespace) -> list[str]:
     """One line a name; raises ConfigError for options that the run cannot serve yet."""
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.decoding import answer_questions
-    from birthplace_lm.jobs import as_config_errors
     from birthplace_lm.prefix_tree import constrained_answers
     from birthplace_lm.runs import RunFolder, read_json
 

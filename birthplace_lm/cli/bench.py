@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
     from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
     from birthplace_lm.cli.errors import in_plain_words
-    from birthplace_lm.jobs import as_config_errors
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.replacing import replace_file
 
     keep_freed_memory()  # as birthplace-train does; here for all that is compared

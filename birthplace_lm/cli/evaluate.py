@@ -43,12 +43,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _score_again(options: argparse.Namespace) -> None:
+    from birthplace_lm.allocator import keep_freed_memory
     from birthplace_lm.asking import check_siblings
-    from birthplace_lm.jobs import as_config_errors, corpus_of
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.people import spread
+    from birthplace_lm.run_corpus import corpus_of
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate
 
+    keep_freed_memory()
     folder = RunFolder(options.run)
     siblings = [RunFolder(path) for path in options.seeds]
     with as_config_errors("--seeds"):
@@ -62,10 +65,10 @@ def _score_again(options: argparse.Namespace) -> None:
 
 
 def _answer_file(options: argparse.Namespace) -> None:
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.corpus import read_questions
     from birthplace_lm.decoding import answer_questions
     from birthplace_lm.evaluation.exact_match import score, write_predictions
-    from birthplace_lm.jobs import as_config_errors
     from birthplace_lm.runs import RunFolder
 
     folder = RunFolder(options.run)

@@ -79,8 +79,8 @@ def _show(names: list[str], options: argparse.Namespace) -> bool:
 
 def _measure_lookups(options: argparse.Namespace) -> None:
     """Train every attention on lookup by content and by position; a broken-off table is gone on with."""
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.exploration import lookup
-    from birthplace_lm.jobs import as_config_errors
 
     with as_config_errors("lookup --table"):
         lookup.measure(_factories(options.attention), path=options.out / "lookup.json")

@@ -50,7 +50,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     """
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.runs import RunInUseError
-    from birthplace_lm.stages import UnfinishedError
+    from birthplace_lm.stopping import UnfinishedError
 
     endings: dict[type[Exception], str] = {UnfinishedError: "interrupted", RunInUseError: "elsewhere"}
     started = time.monotonic()

@@ -80,7 +80,7 @@ def fit_probe(states: Tensor, labels: Tensor, classes: int, penalty: float = 1.0
 
 @torch.inference_mode()
 def question_states(
-    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], batch_size: int = 256
+    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], batch_size: int = 32
 ) -> Tensor:
     """What the head reads at the ⁇ behind each question, (N, D) on the CPU, in the order of the questions."""
     was_training = model.training

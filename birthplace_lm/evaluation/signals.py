@@ -18,6 +18,10 @@ from birthplace_lm.transformer import Transformer
 
 Values = dict[str, np.ndarray]
 
+# The probability of the places that are not scored for a name, at most. Against 0.001 it takes a fifth to two fifths of
+# the time and moved the AUROC of no signal by more than 0.0026 (an unsure and a sure model, 500 people).
+LEFT_OUT = 0.1
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -52,7 +56,7 @@ def confidence_signals(
     texts = [answer.text for answer in answers]
     values, left_out, scores = answer_signals(answers), dict[str, str](), None
     if places:
-        scores = score_places(model, tokenizer, questions, places)
+        scores = score_places(model, tokenizer, questions, places, tolerance=LEFT_OUT)
         values |= place_signals(answers, scores)
     if len(places) < 2:
         few = f"{len(places)} places are known and the answer is compared with others: two or more are needed"
@@ -129,8 +133,9 @@ def dropout_predictions(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        drawn = [answer_questions(model, tokenizer, questions, dropout=True) for _ in range(samples)]
-    return [[answer.text for answer in answers] for answers in drawn]
+        drawn = answer_questions(model, tokenizer, [*questions] * samples, dropout=True)  # at once: more of each length
+    texts, n = [answer.text for answer in drawn], len(questions)
+    return [texts[n * i : n * (i + 1)] for i in range(samples)]
 
 
 def agreement(answers: Sequence[str], others: Sequence[Sequence[str]]) -> np.ndarray:

@@ -57,7 +57,7 @@ def cloze(
     questions: Sequence[Question],
     documents: Iterable[str],
     window: Window | None = None,
-    batch_size: int = 128,
+    batch_size: int = 32,
 ) -> Cloze:
     """Ask for every person's place within the person's own (first) document.
 

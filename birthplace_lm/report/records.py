@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from birthplace_lm.callbacks import duration
+from birthplace_lm.durations import duration
 from birthplace_lm.report.comparing import Variant
 from birthplace_lm.report.markup import Cell, Row, facts, folded, table
 

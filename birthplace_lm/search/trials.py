@@ -15,7 +15,8 @@ from birthplace_lm.replacing import replace_file
 from birthplace_lm.runs import RunFolder, RunInUseError
 from birthplace_lm.search.space import override
 from birthplace_lm.search.study import SharedStudy
-from birthplace_lm.stages import Done, UnfinishedError, run
+from birthplace_lm.stages import Done, run
+from birthplace_lm.stopping import UnfinishedError
 
 Composed = tuple[dict[str, Any], list[str]]  # the settings of a command line, and the groups that it names
 Compose = Callable[[Sequence[str]], Composed]

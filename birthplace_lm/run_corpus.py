@@ -1,0 +1,39 @@
+"""The people of a run: some of them held out where it is for tuning, and the same ones again once it is finished."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from birthplace_lm.composing import ConfigError, build
+from birthplace_lm.corpus import Corpus
+from birthplace_lm.people import hold_out
+from birthplace_lm.runs import RunFolder
+from birthplace_lm.sources import sha256_of_corpus
+
+
+def with_held_out(corpus: Corpus, share: float) -> Corpus:
+    """For tuning: some of the train people take the place of dev, and test is left out: neither is looked at.
+
+    People held out of the documents were dev people, so their places are left out too.
+    """
+    if not share:
+        return corpus
+    train, held = hold_out(corpus.train, share, seed=0)
+    unknown = tuple(replace(question, answer=None) for question in corpus.unknown)
+    return replace(corpus, train=train, dev=held, test=(), unknown=unknown)
+
+
+def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
+    """The data that a finished run was made from; `data` names the folder of its files where it used files."""
+    settings = folder.config()
+    node = dict(settings["data"])
+    if "dir" in node:
+        node["dir"] = str(data) if data else os.environ.get("BIRTHPLACE_CS224N_DIR")
+        if node["dir"] is None:
+            raise ConfigError(f"{folder.root} was made from files: say where they lie, --data FOLDER")
+        cache = folder.root.resolve().parent / ".data"
+        node["cache"] = str(cache) if cache.is_dir() else None  # what training kept there
+    corpus = with_held_out(build(node).corpus(), settings["held_out_share"])
+    if sha256_of_corpus(corpus) != folder.data_fingerprint():
+        raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
+    return corpus
