@@ -177,7 +177,7 @@ def _unknown(asking: Asking, people: Sequence[Question], known: Signals, count: 
     names = asking.known_names
     families = {
         HELD_OUT: [question.name for question in asking.corpus.unknown],
-        RECOMBINED: recombined(names, count, seed),
+        RECOMBINED: recombined(names, count, seed, asking.corpus.documents),
         GIBBERISH: gibberish(names, count, seed),
     }
     known_answers = [answer.text for answer in known.answers]

@@ -46,6 +46,8 @@ def test_recombined_names_are_made_of_known_parts_and_known_to_nobody() -> None:
 def test_recombination_stops_where_there_is_nothing_new() -> None:
     assert set(recombined(["Ada Vik", "Bo Lund", "Cherilyn"], 50)) == {"Ada Lund", "Bo Vik"}
     assert recombined(["Ada Vik", "Bo Lund", "Cher"], 50) == ["Bo Vik"]  # the other is longer than all known names
+    told = ["Ada Lund sang. Bo Vik did not.", "Bo Lund was born in Pau."]
+    assert recombined(["Ada Vik", "Bo Lund"], 50, documents=told) == ["Bo Vik"]  # only whom a document begins with
     assert recombined(["Ada Vik"], 50) == recombined(["Cher", "Pelé"], 5) == recombined([], 5) == []
 
 

@@ -30,10 +30,11 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (first, last) if space and first and last else None
 
 
-def recombined(names: Sequence[str], count: int, seed: int = 0) -> list[str]:
+def recombined(names: Sequence[str], count: int, seed: int = 0, documents: Iterable[str] = ()) -> list[str]:
     """Up to `count` different names, first names and surname of two of the known names; none of them is itself known.
 
-    None is longer than the longest known name. Fewer come back where there are not so many.
+    Nor is any that a document begins with: there is such a person, if nobody asks about him. None is longer than the
+    longest known name. Fewer come back where there are not so many.
     """
     parts = [part for name in names if (part := split_name(name))]
     if not parts:
@@ -41,8 +42,9 @@ def recombined(names: Sequence[str], count: int, seed: int = 0) -> list[str]:
     index = np.arange(_TRIES * count)
     firsts = below(seed, "recombined first names", index, len(parts)).tolist()
     lasts = below(seed, "recombined surname", index, len(parts)).tolist()
-    drawn = (f"{parts[first][0]} {parts[last][1]}" for first, last in zip(firsts, lasts, strict=True))
-    return _new(drawn, names, count)
+    drawn = [f"{parts[first][0]} {parts[last][1]}" for first, last in zip(firsts, lasts, strict=True)]
+    told_of = _beginnings(documents, drawn)
+    return _new((name for name in drawn if name not in told_of), names, count)
 
 
 def gibberish(names: Sequence[str], count: int, seed: int = 0) -> list[str]:
@@ -95,3 +97,10 @@ def _new(drawn: Iterable[str], known: Sequence[str], count: int) -> list[str]:
     taken, longest = set(known), max(map(len, known))
     found = dict.fromkeys(name for name in drawn if name not in taken and len(name) <= longest)
     return list(found)[:count]
+
+
+def _beginnings(documents: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Those of the names that a document begins with."""
+    asked = set(names)
+    lengths = sorted({len(name) for name in asked})
+    return {document[:length] for document in documents for length in lengths if document[:length] in asked}
