@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from birthplace_lm.gradients import gradient_of_sum, learning, with_gradient
 
 _WARM_UP = 2  # runs before a recording: libraries reserve memory and choose kernels in their first
-_ATTEMPTS = 2  # the first recording of a process was seen to be spoilt (H200, torch 2.11, under pytest), none after it
+_ATTEMPTS = 2  # on an H200 (torch 2.11) the first test of every process failed, none after it, for a reason unknown
 
 
 @dataclass

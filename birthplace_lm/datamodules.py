@@ -95,11 +95,6 @@ class _TrainingData(pl.LightningDataModule):
         """How many characters a sequence has at most."""
         return self.block_size
 
-    def make_batch(self, epoch: int, index: Tensor) -> Batch:
-        """The batch of one step."""
-        (batch,) = self.make_batches(epoch, [index])
-        return batch
-
     @property
     def _device(self) -> torch.device | None:
         """Where the training happens."""

@@ -40,7 +40,7 @@ def rows(data: SpanCorruptionDataModule, index: list[int]) -> list[tuple[str, st
     """(the whole sequence, what is asked of it) for each example alone, so that their order stays."""
     found = []
     for i in index:
-        batch = data.make_batch(2, torch.tensor([i]))
+        batch = data.make_batches(2, [torch.tensor([i])])[0]
         x, y = batch.inputs[0][0].tolist(), batch.targets[0][0].tolist()
         told = TOKENIZER.decode(target for target in y if target != IGNORE)
         found.append((TOKENIZER.decode([*x, y[-1]]).rstrip(PAD), told))

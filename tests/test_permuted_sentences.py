@@ -95,7 +95,9 @@ def test_texts_of_one_sentence_are_treated_as_by_random_spans_to_the_bit() -> No
     documents = [text[: sentences(text)[0][1]] + " ." for text in documents]
     tokenizer = CharTokenizer.fit(documents)
     batches = [
-        SpanCorruptionDataModule(documents, (), tokenizer, cls(128), 128, batch_size=30).make_batch(7, torch.arange(40))
+        SpanCorruptionDataModule(documents, (), tokenizer, cls(128), 128, batch_size=30).make_batches(
+            7, [torch.arange(40)]
+        )[0]
         for cls in (PermutedSentences, RandomSpans)
     ]
     assert all(torch.equal(one, other) for one, other in zip(*(batch.inputs for batch in batches), strict=True))
@@ -109,7 +111,7 @@ def test_an_order_depends_on_seed_epoch_and_document_alone() -> None:
         data = SpanCorruptionDataModule(
             documents, (), tokenizer, PermutedSentences(128), 128, seed=seed, static_width=True
         )
-        batch = data.make_batch(epoch, torch.tensor(index))
+        batch = data.make_batches(epoch, [torch.tensor(index)])[0]
         return {tuple(i for i in row if i) for rows in batch.inputs for row in rows.tolist()}
 
     whole = sequences(2, list(range(20)))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from birthplace_lm.benchmarks import training, training_table
+from birthplace_lm.benchmarks import on_gpu, training, training_table
 from birthplace_lm.benchmarks.matmul import MatmulRate
 from birthplace_lm.benchmarks.training import BARE, BFLOAT16, LIGHTNING, TEXTBOOK, Timing
 from birthplace_lm.benchmarks.ways import UnavailableError, Way
@@ -265,3 +265,24 @@ def test_one_way_in_a_process_reports_once_it_is_told_to(
     found = json.loads(report)
     assert ready == "ready" and found["characters"] > 0 and found["seconds"] > 0
     assert 0 < found["before"] <= found["peak"]
+
+
+def test_the_figures_of_a_gpu_are_medians_and_ratios_to_the_textbook_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    textbook = Timing(TEXTBOOK, 10, seconds=[1.0, 2.0, 3.0], characters=[100, 200, 300])
+    bare = Timing(BARE, 100, seconds=[1.0, 1.0, 2.0], characters=[1000, 500, 1200])
+    lightning = Timing(LIGHTNING, 100, seconds=[1.1, 1.2, 2.2], characters=[1000, 500, 1200])
+    found = on_gpu.figures([textbook, bare, lightning])
+    assert [row["step_milliseconds"] for row in found["training"]] == pytest.approx([200, 10, 12])
+    assert [row["ratio"] for row in found["training"][:2]] == pytest.approx([1, 6])
+    assert found["lightning_overhead"] == pytest.approx(0.1) and (found["gpu"], found["peak_memory"]) == ("a GPU", 3)
+    table = on_gpu.markdown(found)
+    assert "| this package, bare | 10.00 | 600 | 6.0 x |" in table and "a GPU; Lightning adds +10.0%" in table
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["gpu", "--model", "small"])
+    assert "there is no CUDA device here" in capsys.readouterr().err

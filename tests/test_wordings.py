@@ -39,7 +39,7 @@ def mixed(wordings: list[str] = WORDINGS, corpus: Any = CORPUS, **knobs: Any) ->
 
 def asked(data: SpanCorruptionDataModule, epoch: int, index: list[int]) -> list[tuple[str, str]]:
     """(what the model reads, what is asked of it) for some examples of an epoch."""
-    batch: Batch = data.make_batch(epoch, torch.tensor(index))
+    batch: Batch = data.make_batches(epoch, [torch.tensor(index)])[0]
     rows = []
     for x, y in zip(batch.inputs, batch.targets, strict=True):
         for row, targets in zip(x.tolist(), y.tolist(), strict=True):
@@ -113,7 +113,7 @@ def test_mapped_questions_are_worded_as_those_in_memory(tmp_path: Path) -> None:
             SpanCorruptionDataModule(
                 corpus.documents, corpus.train, tokenizer, RandomSpans(128), 128, question_share=0.5,
                 question_wordings=[QUESTION, "{name} was born in"],
-            ).make_batch(epoch, torch.arange(40) + 30 * step)
+            ).make_batches(epoch, [torch.arange(40) + 30 * step])[0]
             for corpus in (mapped, plain)
         ]  # fmt: skip
         for one, other in zip(*(batch.inputs for batch in batches), strict=True):
@@ -148,7 +148,7 @@ def test_a_run_asks_in_other_wordings_while_it_is_pretrained_and_only_then(tmp_p
     job = prepare(settings(*base, worded), ())
     pretraining, finetuning = job.data("pretrain"), job.data("finetune")
     slots = torch.tensor(questions_of(pretraining))
-    batches = pretraining.make_batch(0, slots), finetuning.make_batch(0, torch.arange(12))
+    batches = pretraining.make_batches(0, [slots])[0], finetuning.make_batches(0, [torch.arange(12)])[0]
     worded_so, as_written = ([job.tokenizer.decode(row) for row in batch.inputs[0].tolist()] for batch in batches)
     assert all(" was born in⁇" in text and "Where" not in text for text in worded_so)
     assert all(text.startswith("Where was ") and " born?⁇" in text for text in as_written)

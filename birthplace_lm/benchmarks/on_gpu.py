@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from birthplace_lm.benchmarks.training import BARE, LIGHTNING, TEXTBOOK, Timing
-from birthplace_lm.benchmarks.training_table import lightning_overhead
+from birthplace_lm.benchmarks.training_table import lightning_overhead, ratio
 from birthplace_lm.benchmarks.ways import Way
 from birthplace_lm.benchmarks.ways.recording import Recording
 from birthplace_lm.benchmarks.ways.replayed import Replayed
@@ -56,7 +56,7 @@ def figures(timings: Sequence[Timing]) -> dict[str, Any]:
             "name": timing.name,
             "step_milliseconds": 1000 * median(timing.seconds) / timing.steps,
             "characters_per_second": median(timing.rates),
-            "ratio": median(one / other for one, other in zip(timing.rates, textbook.rates, strict=True)),
+            "ratio": ratio(timing, textbook),
         }
         for timing in timings
     ]

@@ -38,9 +38,9 @@ def rows(
             "parameters": own.parameters,
             "characters_per_second": median(own.rates),
             "step_milliseconds": 1000 * median(own.seconds) / own.steps,
-            "ratio": _ratio(own, by_name.get(TEXTBOOK)),
-            "ratio_to_best_padded_peer": _ratio(own, best[0]),
-            "ratio_to_best_length_aware_peer": _ratio(own, best[1]),
+            "ratio": ratio(own, by_name.get(TEXTBOOK)),
+            "ratio_to_best_padded_peer": ratio(own, best[0]),
+            "ratio_to_best_length_aware_peer": ratio(own, best[1]),
             "products_a_step": own.products,
             "share_of_matmul_rate": own.products * own.steps / median(own.seconds) / median(matmul_rates),
             **_memory(memory.get(own.name)),
@@ -53,7 +53,8 @@ def _fastest(timings: Sequence[Timing]) -> Timing | None:
     return max(timings, key=lambda timing: median(timing.rates), default=None)
 
 
-def _ratio(own: Timing, other: Timing | None) -> float | None:
+def ratio(own: Timing, other: Timing | None) -> float | None:
+    """How many times the other's rate, the median of the repetitions' ratios; None without another."""
     return None if other is None else median(a / b for a, b in zip(own.rates, other.rates, strict=True))
 
 
