@@ -8,7 +8,8 @@ The files stand in the order in which the data goes through them; each imports o
     tokenizer, token_store, corruption/         text to characters' ids, and to sequences with a span taken out
     wordings, batches, layouts, datamodules     questions in other words; which examples, in which order and layout
     positions/, attention/   interchangeable parts, one file a variant
-    transformer, decoding, beam_search, radix_tree, prefix_tree    characters to logits, questions to answers
+    transformer, decoding, beam_search          characters to logits, questions to answers
+    like_lengths, radix_tree, prefix_tree       the likeliest of known places
     adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates
     gradients, cuda_graphs, finiteness          a batch's gradient, on a processor and on a GPU
     distillation             what finished models expect, as something to learn

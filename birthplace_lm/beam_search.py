@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import Answer, cache_rows, prompts_of
+from birthplace_lm.decoding import Answer, cache_rows, prompts_of, read_beginning
 from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Cache, Transformer
 
@@ -75,8 +75,9 @@ def _search(model: Transformer, prompts: Sequence[Sequence[int]], width: int, mo
     """The best answer to each of some prompts of one length."""
     tokens = torch.tensor(prompts, device=next(model.parameters()).device)  # (B, T)
     n, offset = tokens.shape
-    beam, cache, found = _empty(n, width, tokens.device), model.new_cache(), dict[int, _Found]()
-    following = _read(model, tokens, cache, 0)[:, None].expand(-1, width, -1)  # (B, k, V)
+    beam, found = _empty(n, width, tokens.device), dict[int, _Found]()
+    cache, read = read_beginning(model, tokens, offset)
+    following = _read(model, tokens[:, read:], cache, read)[:, None].expand(-1, width, -1)  # (B, k, V)
     row = beam.question[:, None].expand(-1, width)  # (B, k), the row of the cache that a beginning goes on from
     for step in range(most):
         beam, parent = _extended(beam, following)
@@ -103,7 +104,7 @@ def _empty(n: int, width: int, device: torch.device) -> _Beam:
 
 def _read(model: Transformer, tokens: Tensor, cache: Cache, offset: int) -> Tensor:
     """Log-probabilities of what follows the last of the tokens (rows, T), in float64: (rows, V)."""
-    return model(tokens, cache, offset)[:, -1].double().log_softmax(-1)
+    return model(tokens, cache, offset, last=1)[:, 0].double().log_softmax(-1)
 
 
 def _extended(beam: _Beam, following: Tensor) -> tuple[_Beam, Tensor]:

@@ -43,6 +43,13 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(step), path) for step, path in files if step.isdigit())
 
 
+def _may_end(trainer: pl.Trainer) -> bool:
+    """Whether no batch follows this one, or a validation that may end the fit comes first."""
+    every = trainer.val_check_batch if trainer.limit_val_batches else None
+    validates = isinstance(every, int) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+    return validates or trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps
+
+
 def newest_valid(folder: str | Path) -> Path | None:
     """The checkpoint to resume from: the newest whose content is what was written, or None.
 
@@ -102,7 +109,8 @@ class CheckpointEvery(pl.Callback):
         self._step = -1
         self._saved_step = -1
         self._saved_time = 0.0
-        self._place: dict[str, Any] = {}
+        self._place: dict[str, Any] | None = None
+        self._others_follow = False  # of whom one may end the fit after this has seen the batch's end
         self._saving = False
 
     def request(self) -> None:
@@ -132,6 +140,8 @@ class CheckpointEvery(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self._former = {number: signal.signal(number, self._on_signal) for number in heard()}
+        own = type(pl_module).on_train_batch_end is pl.LightningModule.on_train_batch_end
+        self._others_follow = trainer.callbacks[-1] is not self or not own  # type: ignore[attr-defined]
         self._step = self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._due = False
@@ -142,8 +152,9 @@ class CheckpointEvery(pl.Callback):
         if trainer.global_step == self._step:  # between two optimizer steps: gradients are not part of a checkpoint
             return
         self._step = trainer.global_step
-        self._place = trainer.fit_loop.state_dict()
         self._due, stop = self._agree(trainer)
+        asked_for = self._due or stop or self._others_follow or _may_end(trainer)
+        self._place = trainer.fit_loop.state_dict() if asked_for else None  # which takes as long as a small step
         if stop:
             self._requested, self.asked_to_stop = False, True
             trainer.should_stop = True

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from birthplace_lm.gradients import gradient_of_sum, learning, with_gradient
 
 _WARM_UP = 2  # runs before a recording: libraries reserve memory and choose kernels in their first
-_ATTEMPTS = 2  # on an H200 (torch 2.11) the first test of every process failed, none after it, for a reason unknown
 
 
 @dataclass
@@ -38,21 +37,21 @@ class ReplayedSum:
     `term` gives a scalar of inputs and targets (B, T) and of the parameters, without a look at any number on the way:
     a branch would be recorded as it was taken. Random numbers are drawn anew in every replay, from the generator's seed
     at that time. A recording is made in the autocast that holds while it is made, with every weight cast inside it.
-    The parameters must stay where they are in memory, as they do under optimizers and `load_state_dict`. Modules that
-    are `compiled` are so in recordings alone, one after the other: alike ones share what the first was compiled to.
+    The parameters must stay where they are in memory, as they do under optimizers and `load_state_dict`. Methods that
+    are `compiled` (a module, a name) are so in recordings alone, one after the other: those of alike modules share what
+    the first was compiled to.
     """
 
     def __init__(
         self,
         term: Callable[[Tensor, Tensor], Tensor],
         parameters: Sequence[nn.Parameter],
-        compiled: Sequence[nn.Module] = (),
+        compiled: Sequence[tuple[nn.Module, str]] = (),
     ):
         self._term, self._parameters, self._compiled = term, learning(parameters), compiled
         self._recordings: dict[tuple[torch.Size, ...], _Recording | None] = {}
         self._gradients: list[Tensor | None] = []  # of the last call
         self._n = torch.ones((), device=self._parameters[0].device)
-        self._pool = torch.cuda.graph_pool_handle()  # of memory, shared: only one graph runs at a time
 
     def prepare(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """Record batches of this shape, if they are new; the random generator's state is another one after that.
@@ -63,13 +62,12 @@ class ReplayedSum:
         if shapes in self._recordings:
             return
         for compiled in (self._compiled, ()) if self._compiled else ((),):
-            for _ in range(_ATTEMPTS):
-                try:
-                    with _compiling(compiled):
-                        self._recordings[shapes] = self._record(inputs, targets)
-                    return
-                except RuntimeError as error:
-                    reason = error
+            try:
+                with _compiling(compiled):
+                    self._recordings[shapes] = self._record(inputs, targets)
+                return
+            except RuntimeError as error:
+                reason = error
             what = "compiled" if compiled else "recorded as a CUDA graph, so its steps take several times as long"
             warnings.warn(f"this model cannot be {what}: {reason}", stacklevel=2)
         self._recordings[shapes] = None
@@ -107,7 +105,7 @@ class ReplayedSum:
         generator = torch.cuda.default_generators[self._n.device.index]
         before = generator.clone_state()
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            with torch.cuda.graph(graph):
                 total, gradients = gradient_of_sum(self._terms(*fixed), self._parameters)
         except RuntimeError:
             generator.graphsafe_set_state(before)  # a recording that fails would leave it waiting for its end
@@ -118,12 +116,12 @@ class ReplayedSum:
 
 
 @contextmanager
-def _compiling(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """What the modules' forward passes are is compiled inside, and as before outside."""
-    for module in modules:
-        module.forward = torch.compile(module.forward, dynamic=False)
+def _compiling(methods: Sequence[tuple[nn.Module, str]]) -> Iterator[None]:
+    """Methods of some modules are compiled inside, and as before outside."""
+    for module, name in methods:
+        setattr(module, name, torch.compile(getattr(module, name), dynamic=False))
     try:
         yield
     finally:
-        for module in modules:
-            del module.forward
+        for module, name in methods:
+            delattr(module, name)

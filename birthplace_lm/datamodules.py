@@ -9,6 +9,7 @@ Legend: B examples.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -120,6 +121,10 @@ class _TrainingData(pl.LightningDataModule):
         answers = [question.answer or "" for question in self.validation]
         batches = [{"questions": texts, "answers": answers}] if texts else []
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do, the types ask for a Dataset
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches of a training are made where it happens; Lightning would look through every part of each."""
+        return batch if isinstance(batch, Batch) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def positions_at(self, step: int) -> int:
         """Positions of the steps before `step` as the reference counts them: block - 1 an example, padding included."""

@@ -16,6 +16,8 @@ from torch import Tensor
 from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Cache, Transformer
 
+MAX_NEW_TOKENS = 32  # characters of an answer, where nothing else is said
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -40,21 +42,16 @@ def answer_questions(
     model: Transformer,
     tokenizer: CharTokenizer,
     questions: Sequence[str],
-    max_new_tokens: int = 32,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 512,
-    dropout: bool = False,
 ) -> list[Answer]:
-    """Greedy answers of at most max_new_tokens characters, in the order of the questions.
-
-    With `dropout` the model answers as it trains, a fresh mask drawn at every step: one sample of what Gal & Ghahramani
-    (2016) do to see how firm an answer is. It then depends on torch's random state and on which questions are asked.
-    """
+    """Greedy answers of at most max_new_tokens characters, in the order of the questions."""
     prompts = prompts_of(model, tokenizer, questions)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less to walk through
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens, dropout)
+        decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens)
         answers.update(zip(rows, _read(*decoded, tokenizer), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
@@ -72,15 +69,13 @@ def prompts_of(model: Transformer, tokenizer: CharTokenizer, questions: Sequence
 
 
 @torch.inference_mode()
-def _decode(
-    model: Transformer, prompts: list[list[int]], max_new_tokens: int, dropout: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     """The characters behind each prompt and their log-probabilities, (B, max_new_tokens) each; PAD behind the end.
 
     Third, the entropy over what could come first, (B,).
     """
     was_training = model.training
-    model.train(dropout)
+    model.eval()
     device = next(model.parameters()).device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # (B,)
     last = min(int(lengths.max()) + max_new_tokens, model.max_length + 1)
@@ -91,9 +86,10 @@ def _decode(
     entropy = torch.full((len(prompts),), torch.nan, device=device)  # (B,)
     live = torch.arange(len(prompts), device=device)  # rows that are still computed
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the live ones
-    cache, begin, end = model.new_cache(), 0, int(lengths.min())
+    end = int(lengths.min())
+    cache, begin = read_beginning(model, tokens, end)
     while end < last and len(live):
-        logits = model(tokens[live, begin:end], cache, begin)[:, -1].float()  # (B, V)
+        logits = model(tokens[live, begin:end], cache, begin, last=1)[:, 0].float()  # (B, V)
         following = logits.log_softmax(-1)  # (B, V)
         best, choice = following.max(-1)
         first = lengths[live] == end
@@ -110,6 +106,23 @@ def _decode(
     inside = width < last
     width = width.clamp(max=last - 1)
     return tokens.gather(1, width).where(inside, PAD_ID), scores.gather(1, width).where(inside, 0.0), entropy
+
+
+def read_beginning(
+    model: Transformer, tokens: Tensor, shortest: int, reading: Sequence[int] | None = None
+) -> tuple[Cache, int]:
+    """A cache of what all rows of tokens (B, T) begin with, which is read once and not for each, and how much that is.
+
+    Of the first `shortest` characters at least one is left for each row to read. `reading` says which of several
+    readings each row goes on from, (B,): with dropout on they differ.
+    """
+    same = (tokens[:, : shortest - 1] == tokens[0, : shortest - 1]).all(0)
+    n, cache = int(same.cumprod(0).sum()), model.new_cache()
+    if not n:
+        return cache, 0
+    row = torch.tensor(reading or [0] * len(tokens), device=tokens.device)
+    model(tokens[:1, :n].expand(int(row.max()) + 1, n), cache, 0, last=1)
+    return cache_rows(cache, row), n
 
 
 def cache_rows(cache: Cache, rows: Tensor) -> Cache:

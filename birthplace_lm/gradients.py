@@ -41,8 +41,10 @@ def gradient_of_sum(terms: Iterable[Tensor], parameters: Sequence[nn.Parameter])
     for term in terms:
         with torch.autocast(term.device.type, enabled=False):
             found = torch.autograd.grad(term, parameters, allow_unused=True)
-        gradients = [_added(*both) for both in zip(gradients, found, strict=True)]
-        total = term.detach() if total is None else total + term.detach()
+        if total is None:
+            total, gradients = term.detach(), _each_its_own(found)
+        else:
+            total, gradients = total + term.detach(), [_added(*both) for both in zip(gradients, found, strict=True)]
     if total is None:
         raise ValueError("a sum of no terms has no gradient")
     return total, gradients
@@ -62,5 +64,18 @@ def sum_term_by_term(terms: Iterable[Tensor], parameters: Iterable[nn.Parameter]
 
 def _added(so_far: Tensor | None, new: Tensor | None) -> Tensor | None:
     if so_far is None or new is None:
-        return so_far if new is None else new.clone()  # a gradient may be another's, or an expanded number
+        return so_far if new is None else new.clone()
     return so_far.add_(new)
+
+
+def _each_its_own(gradients: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """The same, each in memory of its own: torch's may be another parameter's, or an expanded number."""
+    taken, own = set(), []
+    for gradient in gradients:
+        if gradient is not None:
+            storage = gradient.untyped_storage()
+            shared = storage.data_ptr() in taken or storage.nbytes() != gradient.nbytes
+            taken.add(storage.data_ptr())
+            gradient = gradient.clone() if shared else gradient
+        own.append(gradient)
+    return own

@@ -42,7 +42,6 @@ from birthplace_lm.runs import RunFolder
 from birthplace_lm.world_origins import place_origins
 
 SWAPPED = 200  # people whose names are taken apart: enough to know a share to 7 points
-SCORED = 120  # names a family whose places are scored when thorough: an AUROC is known to about 6 points
 BEAM_WIDTH = 8  # beginnings kept side by side: costs about as many times what greedy answers cost
 FEWEST_NAMES = 100  # of a made-up family, where fewer people are asked
 
@@ -184,11 +183,9 @@ def _unknown(asking: Asking, people: Sequence[Question], known: Signals, count: 
     card: Card = {}
     for family, all_names in families.items():
         asked = [name for name in all_names if asking.askable(name)]
-        told = asking.signals(asked, thorough=False)
-        answers, values = [answer.text for answer in told.answers], told.values
-        if thorough:
-            values = {**asking.signals(asked[:SCORED], thorough).values, **values}
-        card[family] = answers_card(answers, values, asking.corpus.train, known_answers, known.values, seed)
+        told = asking.signals(asked, thorough)
+        answers = [answer.text for answer in told.answers]
+        card[family] = answers_card(answers, told.values, asking.corpus.train, known_answers, known.values, seed)
         card[family]["left_out"] = len(all_names) - len(asked)
         if family == HELD_OUT:
             of = [question for question in asking.corpus.unknown if asking.askable(question.name)]

@@ -66,10 +66,10 @@ class Layout:
         pad = len(totals)
         if not len(rows):
             return [(torch.full((self.rows or 1,), pad), self.width or 1)]
+        shares = [rows] if self.groups == 1 else [rows[group] for group in by_length(totals[rows], self.groups)]
         found = []
-        for group in by_length(totals[rows], self.groups):
-            members = rows[group]
-            width = self.width or min(widest, rounded_up(int(totals[members[0]]) - 1))
+        for members in shares:
+            width = self.width or min(widest, rounded_up(int(totals[members].max()) - 1))
             filled = max(0, (self.rows or 0) - len(members))
             found.append((torch.cat([members, members.new_full((filled,), pad)]) if filled else members, width))
         return found
@@ -93,12 +93,15 @@ def lay_out(
     step = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[torch.cat([part.places for part in parts])]
     of_steps = torch.argsort(step, stable=True).split(list(sizes))  # the rows of each, documents before questions
     widest = layout.width or int(totals.max()) - 1
-    groups = [layout.of(rows[dealt(totals[rows], world_size)[rank]], totals, widest) for rows in of_steps]
+    shares = of_steps if world_size == 1 else [rows[dealt(totals[rows], world_size)[rank]] for rows in of_steps]
+    groups = [layout.of(rows, totals, widest) for rows in shares]
     order = torch.cat([rows for groups_of_step in groups for rows, _ in groups_of_step])
     x, y = _sequences(parts, order, asked, widest, device)
+    each = torch.stack([totals - asked, totals - 1], 1)  # (N, 2)
+    counts = torch.zeros(len(sizes), 2, dtype=torch.int64).index_add_(0, step, each).tolist()
     batches, begin = [], 0
-    for rows, groups_of_step in zip(of_steps, groups, strict=True):
-        batch = Batch([], [], int((totals[rows] - asked[rows]).sum()), int(totals[rows].sum()) - len(rows))
+    for (n_targets, n_characters), groups_of_step in zip(counts, groups, strict=True):
+        batch = Batch([], [], n_targets, n_characters)
         for members, width in groups_of_step:
             end = begin + len(members)
             batch.inputs.append(x[begin:end, :width])

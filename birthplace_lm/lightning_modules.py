@@ -78,7 +78,7 @@ class _NextCharacter(pl.LightningModule):
         # float16 scales a loss on its way back: gradients that are known before would have vanished
         if self.device.type == "cuda" and self.trainer.scaler is None:
             pays = self.trainer.max_steps - self.global_step >= self.compiling_pays_from
-            compiled = list(self.transformer.blocks) if pays else ()
+            compiled = self.transformer.passes() if pays else ()
             self._replayed = ReplayedSum(self._sum_of_losses, list(self.transformer.parameters()), compiled)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import Answer, cache_rows
+from birthplace_lm.decoding import Answer, cache_rows, read_beginning
+from birthplace_lm.like_lengths import like_lengths
 from birthplace_lm.radix_tree import RadixTree
 from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
 from birthplace_lm.transformer import Cache, Transformer
 
 _ROUNDING = 1e-3  # in log-probability: sums in float32 depend a little on which rows are computed together
-_TAILS = 128  # rows a call, sorted by length: enough to be fast, few enough to be alike
+_TAILS, _CALL = 128, 24  # rows of tails a call at most, and how many characters a call takes as long as
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,12 @@ class _Walk:
             alike = [i for i in which if len(prompts[i]) == length]
             for start in range(0, len(alike), self.max_rows):
                 chosen = alike[start : start + self.max_rows]
-                cache, question = self.model.new_cache(), torch.tensor(chosen, device=self.device)  # (R,)
-                seen = self._read(torch.tensor([prompts[i] for i in chosen], device=self.device), cache, 0)
+                question = torch.tensor(chosen, device=self.device)  # (R,)
+                tokens = torch.tensor([prompts[i] for i in chosen], device=self.device)  # (R, T)
+                cache, read = read_beginning(self.model, tokens, length)
+                seen = self._read(tokens[:, read:], cache, read, last=1)
                 nothing = torch.zeros_like(question)
-                self._branch(cache, seen[:, -1], question, nothing, nothing.double(), length)
+                self._branch(cache, seen[:, 0], question, nothing, nothing.double(), length)
 
     def require_best(self) -> list[int]:
         """The questions one of whose likeliest places may have been left out, with a floor set that keeps them in."""
@@ -159,10 +162,10 @@ class _Walk:
         self.neglected[unsure], self.highest_neglected[unsure] = 0.0, -torch.inf
         return unsure.nonzero()[:, 0].tolist()
 
-    def _read(self, tokens: Tensor, cache: Cache, offset: int) -> Tensor:
-        """Log-probabilities of what follows each of the tokens (R, T), in float64: (R, T, V)."""
+    def _read(self, tokens: Tensor, cache: Cache, offset: int, last: int | None = None) -> Tensor:
+        """Log-probabilities of what follows each of the tokens (R, T), or the last, in float64: (R, T or last, V)."""
         self.characters += tokens.numel()
-        return self.model(tokens, cache, offset).double().log_softmax(-1)
+        return self.model(tokens, cache, offset, last).double().log_softmax(-1)
 
     def _branch(self, cache: Cache, seen: Tensor, question: Tensor, node: Tensor, score: Tensor, offset: int) -> None:
         """Go on from nodes (R,) along all their edges, knowing what follows them, `seen` (R, V)."""
@@ -187,8 +190,8 @@ class _Walk:
     def _finish(self, cache: Cache, rows: _Rows, offset: int) -> None:
         """Score the tails of places that are alone; padding behind a tail is read too, but nothing looks back at it."""
         tree = self.tree
-        order = tree.tail_lengths[tree.place[rows.edge]].argsort()
-        for part in (rows[chosen] for chosen in order.split(_TAILS) if len(chosen)):
+        for chosen in like_lengths(tree.tail_lengths[tree.place[rows.edge]], _TAILS, _CALL):
+            part = rows[chosen]
             place = tree.place[part.edge]
             lengths = tree.tail_lengths[place]
             text = tree.tails[place][:, : int(lengths.max())]  # (R, T)

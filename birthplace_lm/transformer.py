@@ -91,9 +91,12 @@ class Block(nn.Module):
         self.attention_norm, self.mlp_norm = norms
         self.attention, self.mlp, self.dropout = attention, mlp, Dropout(dropout)
 
-    def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None, last: int | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), or (B, last, D) where only the last positions are asked for."""
         x = x + self.dropout(self.attention(self.attention_norm(x), cache))  # (B, T, D)
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # (B, T, D)
+        if last is not None:
+            x = x[:, -last:]  # (B, last, D)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
 class Transformer(nn.Module):
@@ -144,27 +147,46 @@ class Transformer(nn.Module):
                 nn.init.zeros_(block.attention.output.weight)
                 nn.init.zeros_(block.mlp[-1].get_parameter("weight"))
 
+    def passes(self) -> list[tuple[nn.Module, str]]:
+        """The methods that a forward pass consists of, (module, name), blocks being alike: each compiles by itself."""
+        return [(self, "embed"), *((block, "forward") for block in self.blocks), (self, "read_out")]
+
     def new_cache(self) -> Cache:
         """An empty memory for decoding, one dict a layer."""
         return [{} for _ in self.blocks]
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0) -> Tensor:
-        """Logits (B, T, V) for tokens (B, T); with a cache, the tokens stand at positions offset … offset + T - 1."""
-        return self.head(self.hidden(tokens, cache, offset))
+    def forward(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0, last: int | None = None) -> Tensor:
+        """Logits (B, T, V) for tokens (B, T); with a cache, the tokens stand at positions offset … offset + T - 1.
+
+        Where only what follows the last positions is asked for, (B, last, V): a sixth less work in four layers.
+        """
+        return self.read_out(self._through_blocks(tokens, cache, offset, last))
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0) -> Tensor:
         """What the head reads: (B, T) -> (B, T, D)."""
+        return self.norm(self._through_blocks(tokens, cache, offset))
+
+    def embed(self, tokens: Tensor, offset: int = 0) -> Tensor:
+        """What the first block reads: (B, T) -> (B, T, D)."""
+        x = self.characters(tokens)  # (B, T, D)
+        if self.positions is not None:
+            places = torch.arange(offset, offset + tokens.shape[1], device=tokens.device)
+            x = x + self.positions(places)  # (B, T, D)
+        return self.dropout(x)
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """Logits of what the last block leaves: (B, T, D) -> (B, T, V)."""
+        return self.head(self.norm(x))
+
+    def _through_blocks(self, tokens: Tensor, cache: Cache | None, offset: int, last: int | None = None) -> Tensor:
         length = offset + tokens.shape[1]
         if length > self.max_length:
             raise ValueError(f"a sequence of {length} characters, but this model sees at most {self.max_length}")
-        x = self.characters(tokens)  # (B, T, D)
-        if self.positions is not None:
-            x = x + self.positions(torch.arange(offset, length, device=tokens.device))  # (B, T, D)
-        x = self.dropout(x)
+        x = self.embed(tokens, offset)
         memories: Sequence[dict[str, Tensor] | None] = cache or [None] * len(self.blocks)
-        for block, memory in zip(self.blocks, memories, strict=True):
-            x = block(x, memory)  # (B, T, D)
-        return self.norm(x)
+        for number, (block, memory) in enumerate(zip(self.blocks, memories, strict=True), start=1):
+            x = block(x, memory, last if number == len(self.blocks) else None)  # (B, T, D)
+        return x
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

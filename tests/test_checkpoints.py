@@ -115,6 +115,7 @@ def fit(
     kill_at: int | None = None,
     saver: CheckpointEvery | None = None,
     before: tuple[pl.Callback, ...] = (),
+    after: tuple[pl.Callback, ...] = (),
     accumulate: int = 1,
     history: Path | None = None,
     **limits: int,
@@ -133,7 +134,7 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         plugins=[SafetensorsCheckpointIO()],
-        callbacks=[*before, saver or CheckpointEvery(folder, every_n_steps=1)],
+        callbacks=[*before, saver or CheckpointEvery(folder, every_n_steps=1), *after],
         accumulate_grad_batches=accumulate,
         **(limits or {"max_steps": N_STEPS}),  # type: ignore[arg-type]
     )
@@ -252,9 +253,11 @@ def test_a_stop_by_somebody_else_and_a_raised_limit_go_on_exactly_too(tmp_path: 
     loader, limits = LIMITS["epochs"]
     straight, _ = fit(tmp_path / "straight", loader, **limits)
     stop = At(6, lambda trainer: setattr(trainer, "should_stop", True))
-    first, _ = fit(tmp_path / "a", loader, saver=CheckpointEvery(tmp_path / "a"), before=(stop,), **limits)
-    second, _ = fit(tmp_path / "a", loader, saver=CheckpointEvery(tmp_path / "a"), **limits)
-    assert first.seen + second.seen == straight.seen
+    for order in ("before", "after"):
+        folder = tmp_path / order
+        first, _ = fit(folder, loader, saver=CheckpointEvery(folder), **{order: (stop,)}, **limits)  # type: ignore[arg-type]
+        second, _ = fit(folder, loader, saver=CheckpointEvery(folder), **limits)
+        assert first.seen + second.seen == straight.seen
     first, _ = fit(tmp_path / "b", saver=CheckpointEvery(tmp_path / "b"), max_steps=7)
     second, _ = fit(tmp_path / "b", saver=CheckpointEvery(tmp_path / "b"), max_steps=N_STEPS)
     assert [number for number, *_ in first.seen + second.seen] == list(range(N_STEPS))

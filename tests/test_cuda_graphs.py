@@ -76,9 +76,9 @@ def test_so_it_is_where_its_blocks_are_compiled(attention: str, recwarn: pytest.
     """With no dropout: compiled it draws other numbers."""
     model = model_of(attention, dropout=0.0)
     parameters = list(model.parameters())
-    check_replays(model, ReplayedSum(sum_of_losses(model), parameters, list(model.blocks)), bfloat16=True)
+    check_replays(model, ReplayedSum(sum_of_losses(model), parameters, model.passes()), bfloat16=True)
     assert not [str(warning.message) for warning in recwarn if "this model cannot be" in str(warning.message)]
-    assert all("forward" not in vars(block) for block in model.blocks)
+    assert all(name not in vars(module) for module, name in model.passes())
 
 
 def check_replays(model: Transformer, replayed: ReplayedSum, bfloat16: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from birthplace_lm.gradients import sum_term_by_term
+from birthplace_lm.gradients import gradient_of_sum, sum_term_by_term
 
 BATCHES = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)).unbind()
 
@@ -68,6 +68,16 @@ def test_terms_of_one_gradient_do_not_change_each_other() -> None:
     weight = nn.Parameter(torch.ones(3))
     sum_term_by_term(iter([weight.sum(), weight.sum(), (2 * weight).sum()]), [weight]).backward()
     assert weight.grad is not None and weight.grad.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_parameters_of_one_term_get_gradients_in_memory_of_their_own() -> None:
+    """Torch gives a sum's two terms one tensor, and what is added up one number seen many times."""
+    one, other, bias = (nn.Parameter(torch.ones(3)) for _ in range(3))
+    total, found = gradient_of_sum(iter([(one + other).square().sum() + bias.sum()]), [one, other, bias])
+    own = [gradient for gradient in found if gradient is not None]
+    for gradient in own:
+        gradient.mul_(2)
+    assert total == 15 and [gradient.tolist() for gradient in own] == [[8.0] * 3, [8.0] * 3, [2.0] * 3]
 
 
 def test_one_terms_way_back_is_free_before_the_next_is_made() -> None:

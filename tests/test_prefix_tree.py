@@ -66,14 +66,20 @@ class Table(nn.Module):
     def new_cache(self) -> list[dict[str, Tensor]]:
         return [{}]
 
-    def forward(self, tokens: Tensor, cache: list[dict[str, Tensor]] | None = None, offset: int = 0) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: list[dict[str, Tensor]] | None = None,
+        offset: int = 0,
+        last: int | None = None,
+    ) -> Tensor:
         if cache is not None:
             tokens = torch.cat([*([cache[0]["seen"]] if cache[0] else []), tokens], dim=1)
             cache[0]["seen"] = tokens
         texts = [TOKENIZER.decode(row) for row in tokens.tolist()]
         return torch.tensor(
             [[self._after(text[: end + 1]) for end in range(offset, len(text))] for text in texts], dtype=torch.float64
-        ).log()
+        ).log()[:, -(last or len(texts[0])) :]
 
     def _after(self, text: str) -> list[float]:
         said = self.table.get(text.partition(MASK)[2], {})

@@ -11,7 +11,6 @@ from birthplace_lm.evaluation.signals import (
     agreement,
     answer_signals,
     confidence_signals,
-    dropout_predictions,
     place_signals,
 )
 from birthplace_lm.prefix_tree import PlaceScores, score_places
@@ -122,28 +121,6 @@ def test_what_cannot_be_had_is_left_out_with_the_reason() -> None:
     assert confidence_signals(model_with(), TOKENIZER, QUESTIONS, []).places is None
     few = confidence_signals(model_with(0.3), TOKENIZER, QUESTIONS, [], dropout_samples=0)
     assert few.left_out["dropout_agreement"] == "no samples were asked for"
-
-
-def test_dropout_samples_differ_are_seeded_and_leave_no_trace() -> None:
-    model = model_with(dropout=0.5)
-    before = torch.get_rng_state()
-    samples = dropout_predictions(model, TOKENIZER, QUESTIONS, 4)
-    assert torch.equal(torch.get_rng_state(), before) and not model.training
-    assert len({tuple(sample) for sample in samples}) == 4
-    assert dropout_predictions(model, TOKENIZER, QUESTIONS, 4) == samples
-    assert dropout_predictions(model, TOKENIZER, QUESTIONS, 4, seed=1) != samples
-    plain = [answer.text for answer in answer_questions(model, TOKENIZER, QUESTIONS)]
-    signals = confidence_signals(model, TOKENIZER, QUESTIONS, [], dropout_samples=4)
-    by_definition = [sum(sample[i] == plain[i] for sample in samples) / 4 for i in range(len(QUESTIONS))]
-    assert signals.values["dropout_agreement"].tolist() == by_definition
-
-
-def test_less_dropout_agrees_more() -> None:
-    shares = []
-    for rate in (0.01, 0.6):
-        plain = [answer.text for answer in answer_questions(model_with(rate), TOKENIZER, QUESTIONS)]
-        shares.append(agreement(plain, dropout_predictions(model_with(rate), TOKENIZER, QUESTIONS, 8)).mean())
-    assert shares[0] > shares[1] + 0.2
 
 
 def test_agreement_needs_one_answer_a_question() -> None:

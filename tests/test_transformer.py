@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from birthplace_lm.composing import build
 from birthplace_lm.transformer import ReluSquared
-from tests.helpers import VARIANTS, option, tiny
+from tests.helpers import VARIANTS, option, roughened, tiny
 
 
 @pytest.mark.parametrize(("attention", "parameters"), [("vanilla", 3_323_392), ("synthesizer", 3_076_988)])
@@ -68,3 +68,16 @@ def test_mlps_and_norms_can_be_combined(mlp: str, norm: str) -> None:
 def test_dropout_must_be_a_share() -> None:
     with pytest.raises(Exception, match=r"dropout is a share in \[0, 1\), not 1.5"):
         tiny(dropout=1.5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("last", [1, 3])
+def test_what_follows_the_last_positions_alone_is_the_same(variant: str, last: int) -> None:
+    """Also with a cache, which the positions that nobody asked for are in as well."""
+    model = roughened(tiny(variant)).double().eval()
+    tokens = torch.randint(20, (2, 9), generator=torch.Generator().manual_seed(0))
+    whole = model(tokens)
+    torch.testing.assert_close(model(tokens, last=last), whole[:, -last:], rtol=1e-10, atol=1e-12)
+    cache = model.new_cache()
+    torch.testing.assert_close(model(tokens[:, :5], cache, 0, last), whole[:, 5 - last : 5], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(model(tokens[:, 5:], cache, 5), whole[:, 5:], rtol=1e-10, atol=1e-12)

@@ -28,7 +28,7 @@ class Replayed:
         data = data_of(documents, tokenizer, block_size, batch_size)
         data.device = torch.device("cuda", torch.cuda.current_device())
         self.batches = data.train_dataloader()
-        self.gradient = ReplayedSum(self._sum_of_losses, list(model.parameters()), list(model.blocks))
+        self.gradient = ReplayedSum(self._sum_of_losses, list(model.parameters()), model.passes())
 
     def _sum_of_losses(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self.model(x).flatten(0, 1)  # (B·T, V)

@@ -1,0 +1,41 @@
+"""Rows of unlike length in calls of like length: little padding, few calls.
+
+Legend: R rows.
+"""
+
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+def like_lengths(lengths: Tensor, most: int, call: int) -> list[Tensor]:
+    """Rows in groups of at most `most`, short rows first: lengths (R,) -> the rows of each group.
+
+    Every group is as wide as its longest row and costs rows times width, and a call costs as much as `call` positions:
+    the sum of these costs is the least that groups of neighbouring lengths have, by dynamic programming over where a
+    group ends. Raises ValueError for groups of fewer than 1 row.
+
+    >>> [rows.tolist() for rows in like_lengths(torch.tensor([2, 9, 2, 9, 3]), most=9, call=4)]
+    [[0, 2, 4], [1, 3]]
+    """
+    if most < 1:
+        raise ValueError(f"groups of at most {most} rows hold none: use 1 or more")
+    order = torch.argsort(lengths, stable=True)
+    widths, counts = (found.tolist() for found in lengths.unique(return_counts=True))
+    ends = list(accumulate(counts, initial=0))
+    least, begins = [0], [0]  # of the rows up to each width, and where the last group of them begins
+    for last, width in enumerate(widths):
+        costs = []
+        for first in range(last + 1):
+            rows = ends[last + 1] - ends[first]
+            costs.append(least[first] + rows * width + call * -(-rows // most))
+        best = min(range(last + 1), key=costs.__getitem__)
+        least.append(costs[best])
+        begins.append(best)
+    groups, last = list[Tensor](), len(widths)
+    while last:
+        first = begins[last]
+        groups[:0] = order[ends[first] : ends[last]].split(most)
+        last = first
+    return groups
