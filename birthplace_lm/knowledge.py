@@ -19,7 +19,8 @@ fitted is therefore fitted on the people asked, and every figure about it is cro
 other. A figure on dev has then used labels of other dev people, never in training, and `asked` and `fitted_on` say so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -67,12 +68,20 @@ def knowledge_card(
     """
     asking, asked = Asking(folder, corpus, siblings), spread(corpus.dev, at_most)
     people = [question for question in asked if asking.askable(question.name)]
-    known = asking.signals([question.name for question in people], thorough)
+    strangers = _strangers(asking, max(len(people), FEWEST_NAMES) if unknown is None else unknown, seed)
+    askable = {family: [name for name in names if asking.askable(name)] for family, names in strangers.items()}
+    names = [[question.name for question in people], *askable.values()]
+    told = asking.signals(list(chain(*names)), thorough)  # all at once: more rows of a length in a call
+    ends = list(accumulate(map(len, names), initial=0))
+    known, *of_strangers = (told[begin:end] for begin, end in pairwise(ends))
     predictions = [answer.text for answer in known.answers]
     right = np.array([p == q.answer for p, q in zip(predictions, people, strict=True)], dtype=bool)
     whose = "held-out train people" if asking.config["held_out_share"] else "dev"
     countries = place_origins(asking.world.places) if asking.world else None
-    count = max(len(people), FEWEST_NAMES) if unknown is None else unknown
+    families = {
+        family: (askable[family], len(every) - len(askable[family]), signals)
+        for (family, every), signals in zip(strangers.items(), of_strangers, strict=True)
+    }
     return {
         "asked": {
             "people": whose,
@@ -85,7 +94,7 @@ def knowledge_card(
         "places": asking.places,
         "stored": _stored(asking, people, right, spread(corpus.train, at_most)),
         **_confidence(known, right, whose, seed),
-        "unknown_names": _unknown(asking, people, known, count, thorough, seed),
+        "unknown_names": _unknown(asking, people, known, families, seed),
         "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
     }
 
@@ -171,22 +180,32 @@ def _confidence(known: Signals, right: np.ndarray, whose: str, seed: int) -> Car
     }
 
 
-def _unknown(asking: Asking, people: Sequence[Question], known: Signals, count: int, thorough: bool, seed: int) -> Card:
-    """Every family of unknown names beside the known people, and what a swap of one part of the name does."""
-    names = asking.known_names
-    families = {
+def _strangers(asking: Asking, count: int, seed: int) -> dict[str, list[str]]:
+    """The names of every family of people that the run knows nothing of, `count` of those that are made up."""
+    return {
         HELD_OUT: [question.name for question in asking.corpus.unknown],
-        RECOMBINED: recombined(names, count, seed, asking.corpus.documents),
-        GIBBERISH: gibberish(names, count, seed),
+        RECOMBINED: recombined(asking.known_names, count, seed, asking.corpus.documents),
+        GIBBERISH: gibberish(asking.known_names, count, seed),
     }
+
+
+def _unknown(
+    asking: Asking,
+    people: Sequence[Question],
+    known: Signals,
+    families: Mapping[str, tuple[Sequence[str], int, Signals]],
+    seed: int,
+) -> Card:
+    """Every family beside the known people, and what a swap of one part of the name does.
+
+    Of a family its names, how many could not be asked about, and what was told of the others.
+    """
     known_answers = [answer.text for answer in known.answers]
     card: Card = {}
-    for family, all_names in families.items():
-        asked = [name for name in all_names if asking.askable(name)]
-        told = asking.signals(asked, thorough)
+    for family, (asked, left_out, told) in families.items():
         answers = [answer.text for answer in told.answers]
         card[family] = answers_card(answers, told.values, asking.corpus.train, known_answers, known.values, seed)
-        card[family]["left_out"] = len(all_names) - len(asked)
+        card[family]["left_out"] = left_out
         if family == HELD_OUT:
             of = [question for question in asking.corpus.unknown if asking.askable(question.name)]
             card[family]["guessing"] = guessing_card(answers, of, asking.corpus.train, asking.world)

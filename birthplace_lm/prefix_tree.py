@@ -43,6 +43,11 @@ class PlaceScores:
     highest_neglected: np.ndarray
     characters: int
 
+    def __getitem__(self, questions: slice) -> "PlaceScores":
+        """Those of some questions; `characters` stays what all of them cost."""
+        kept = (self.log_probability[questions], self.neglected[questions], self.highest_neglected[questions])
+        return PlaceScores(self.places, *kept, self.characters)
+
     def best(self) -> np.ndarray:
         """The index of each question's likeliest place, (B,); of equally likely ones the first."""
         return self.log_probability.argmax(axis=1)

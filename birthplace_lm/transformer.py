@@ -162,9 +162,9 @@ class Transformer(nn.Module):
         """
         return self.read_out(self._through_blocks(tokens, cache, offset, last))
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0) -> Tensor:
-        """What the head reads: (B, T) -> (B, T, D)."""
-        return self.norm(self._through_blocks(tokens, cache, offset))
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0, last: int | None = None) -> Tensor:
+        """What the head reads, as `forward` does: (B, T) -> (B, T or last, D)."""
+        return self.norm(self._through_blocks(tokens, cache, offset, last))
 
     def embed(self, tokens: Tensor, offset: int = 0) -> Tensor:
         """What the first block reads: (B, T) -> (B, T, D)."""

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from birthplace_lm.corpus import Question
+from birthplace_lm.decoding import read_beginning
 from birthplace_lm.evaluation.shares import share, share_of
-from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
+from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 FEWEST_PEOPLE = 2  # of a place, among the train people: one person's question shows the person and not the place
@@ -80,24 +81,23 @@ def fit_probe(states: Tensor, labels: Tensor, classes: int, penalty: float = 1.0
 
 @torch.inference_mode()
 def question_states(
-    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], batch_size: int = 32
+    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], batch_size: int = 64
 ) -> Tensor:
     """What the head reads at the ⁇ behind each question, (N, D) on the CPU, in the order of the questions."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    parts = []
-    for start in range(0, len(order), batch_size):
-        rows = [prompts[i] for i in order[start : start + batch_size]]
-        width = max(map(len, rows))
-        tokens = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], device=device)  # (B, T)
-        last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        parts.append(model.hidden(tokens)[torch.arange(len(rows), device=device), last].cpu())  # (B, D)
+    order, parts = list[int](), []
+    for length in sorted({len(prompt) for prompt in prompts}):
+        alike = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        order += alike
+        for rows in (alike[start : start + batch_size] for start in range(0, len(alike), batch_size)):
+            tokens = torch.tensor([prompts[i] for i in rows], device=device)  # (B, T)
+            cache, read = read_beginning(model, tokens, length)
+            parts.append(model.hidden(tokens[:, read:], cache, read, last=1)[:, 0].cpu())  # (B, D)
     model.train(was_training)
-    states = torch.cat(parts)
-    return states[torch.argsort(torch.tensor(order))]
+    return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 
 
 def _standardised(states: Tensor, learned: int) -> Tensor:

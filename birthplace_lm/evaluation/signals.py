@@ -36,6 +36,14 @@ class Signals:
     left_out: dict[str, str]
     places: PlaceScores | None
 
+    def __getitem__(self, questions: slice) -> "Signals":
+        """Those of some questions; of none, no signals."""
+        answers = self.answers[questions]
+        if not answers:
+            return Signals([], {}, {}, None)
+        values = {name: value[questions] for name, value in self.values.items()}
+        return Signals(answers, values, self.left_out, self.places and self.places[questions])
+
 
 def confidence_signals(
     model: Transformer,
