@@ -1,5 +1,6 @@
 """On a GPU: a replayed step is the one computed kernel by kernel, whichever attention, and a training is the same."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,18 @@ def batches(n: int) -> list[Batch]:
         inputs, targets = ([tensor.cuda() for tensor in tensors] for tensors in (batch.inputs, batch.targets))
         found.append(Batch(inputs, targets, batch.n_targets, batch.n_characters))
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recorded_before() -> None:
+    """On an H200 (torch 2.11) a pytest process failed to record its first graph, whichever that was, and no other.
+
+    Outside of pytest, in trainings and in a script that does what the first test does, none did; why is not known.
+    """
+    model, (batch,) = model_of(), batches(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ReplayedSum(sum_of_losses(model), list(model.parameters())).prepare(batch.inputs, batch.targets)
 
 
 COMBINATIONS = [(variant, "learned") for variant in VARIANTS] + [("vanilla", positions) for positions in POSITIONS]

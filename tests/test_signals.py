@@ -112,6 +112,18 @@ def test_all_signals_at_once() -> None:
         np.testing.assert_allclose(signals.values[name], exact[name], atol=0.02)
 
 
+def test_signals_of_some_questions_are_those_of_all_cut_down() -> None:
+    every = confidence_signals(model_with(), TOKENIZER, QUESTIONS, PLACES)
+    some = every[2:5]
+    assert some.answers == every.answers[2:5] and set(some.values) == set(every.values)
+    assert all((some.values[name] == value[2:5]).all() for name, value in every.values.items())
+    assert some.places and every.places and some.places.places == every.places.places
+    assert (some.places.best() == every.places.best()[2:5]).all() and len(some.places.neglected) == 3
+    assert some.left_out == every.left_out
+    nobody = every[4:4]
+    assert (nobody.answers, nobody.values, nobody.places) == ([], {}, None)
+
+
 def test_what_cannot_be_had_is_left_out_with_the_reason() -> None:
     signals = confidence_signals(model_with(), TOKENIZER, QUESTIONS, ["ab"])
     assert set(signals.values) == OF_ANSWERS

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import slurm_queue
@@ -125,7 +126,8 @@ def test_a_signal_that_comes_twice_at_once_is_one_request(tmp_path: Path, monkey
     monkeypatch.setattr("birthplace_lm.checkpoints.time.monotonic", lambda: now)
     try:
         checkpoints = CheckpointEvery(tmp_path)
-        checkpoints.on_train_start(SimpleNamespace(global_step=0), None)  # type: ignore[arg-type]
+        trainer: Any = SimpleNamespace(global_step=0, callbacks=[checkpoints])
+        checkpoints.on_train_start(trainer, pl.LightningModule())
         for later in (0.0, 0.1, 0.9):  # Slurm's own and what a starting process passes on
             now = 100.0 + later
             signal.raise_signal(signal.SIGUSR1)
