@@ -70,6 +70,11 @@ class _Beam:
     def __getitem__(self, rows: Tensor) -> "_Beam":
         return _Beam(*(kept[rows] for kept in vars(self).values()))
 
+    def open_ended(self) -> Tensor:
+        """Which beginnings may still become the best answer, (B, k): a text only gets less likely as it grows."""
+        best = self.score.where(self.finished, -torch.inf).amax(1, keepdim=True)  # (B, 1), of what is finished
+        return ~self.finished & (self.score >= best) & (self.score > -torch.inf)
+
 
 def _search(model: Transformer, prompts: Sequence[Sequence[int]], width: int, most: int) -> list[_Found]:
     """The best answer to each of some prompts of one length."""
@@ -87,10 +92,13 @@ def _search(model: Transformer, prompts: Sequence[Sequence[int]], width: int, mo
         if bool(settled.all()):
             break
         beam, row = beam[~settled], row[~settled]
-        cache = cache_rows(cache, row.flatten())
-        last = beam.characters[:, :, -1].flatten()[:, None]  # (B·k, 1)
-        following = _read(model, last, cache, offset + step).unflatten(0, (-1, width))  # (B, k, V)
-        row = torch.arange(row.numel(), device=row.device).view_as(row)
+        open_ended = beam.open_ended()
+        cache = cache_rows(cache, row[open_ended])
+        last = beam.characters[:, :, -1][open_ended][:, None]  # (rows, 1)
+        read_on = _read(model, last, cache, offset + step)  # (rows, V)
+        following = read_on.new_full((*row.shape, read_on.shape[1]), -torch.inf)  # (B, k, V)
+        following[open_ended] = read_on
+        row = (open_ended.flatten().cumsum(0) - 1).clamp(min=0).view_as(row)
     return [found[i] for i in range(n)]
 
 

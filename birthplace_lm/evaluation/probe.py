@@ -47,7 +47,7 @@ def probe_card(
     if len(places) < 2:
         why = f"{len(places)} places have at least {FEWEST_PEOPLE} train people, a probe needs two"
         return card | {"right": {**share(0, 0, of), "why": why}, "chance": {**share(0, 0, of), "why": why}}
-    hidden = question_states(model, tokenizer, [question.text for question in [*learned, *asked]]).double()
+    hidden = question_states(model, tokenizer, [question.text for question in [*learned, *asked]])
     states = _standardised(hidden, len(learned))
     labels = torch.tensor([places.index(question.answer or "") for question in learned])
     weight, bias = fit_probe(states[: len(learned)], labels, len(places))
