@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import Answer, cache_rows, prompts_of, read_beginning
+from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, cache_rows, prompts_of, read_beginning
+from birthplace_lm.like_lengths import of_one_length
 from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Cache, Transformer
 
@@ -29,7 +30,7 @@ def beam_answers(
     tokenizer: CharTokenizer,
     questions: Sequence[str],
     width: int,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     max_rows: int = 512,
 ) -> list[Answer]:
     """The answers that `width` beginnings a question lead to, of at most max_new_tokens characters, in order.
@@ -45,12 +46,10 @@ def beam_answers(
     model.eval()
     answers: dict[int, Answer] = {}
     at_once = max(1, max_rows // width)
-    for length in sorted({len(prompt) for prompt in prompts}):
-        alike = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-        most = min(max_new_tokens, model.max_length + 1 - length)
-        for rows in (alike[start : start + at_once] for start in range(0, len(alike), at_once)):
-            found = _search(model, [prompts[i] for i in rows], width, most)
-            answers.update(zip(rows, (_answer(*one, tokenizer) for one in found), strict=True))
+    for rows in of_one_length(prompts, at_once):
+        most = min(max_new_tokens, model.max_length + 1 - len(prompts[rows[0]]))
+        found = _search(model, [prompts[i] for i in rows], width, most)
+        answers.update(zip(rows, (_answer(*one, tokenizer) for one in found), strict=True))
     model.train(was_training)
     return [answers[i] for i in range(len(prompts))]
 

@@ -1,15 +1,30 @@
-"""Rows of unlike length in calls of like length: little padding, few calls.
+"""Rows of unlike length in calls of one length, or of like length: little padding, few calls.
 
 Legend: R rows.
 """
 
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+_CALL = 24  # how many positions of a model of 3 million parameters take a processor as long as a call
 
-def like_lengths(lengths: Tensor, most: int, call: int) -> list[Tensor]:
+
+def of_one_length(rows: Sequence[Sized], most: int, which: Iterable[int] | None = None) -> Iterator[list[int]]:
+    """The places of rows of one length, at most so many at a time, short rows first; of all rows or those of `which`.
+
+    >>> list(of_one_length(["ab", "c", "de", "fg"], most=2))
+    [[1], [0, 2], [3]]
+    """
+    places = list(range(len(rows)) if which is None else which)
+    for length in sorted({len(rows[place]) for place in places}):
+        alike = [place for place in places if len(rows[place]) == length]
+        yield from (alike[start : start + most] for start in range(0, len(alike), most))
+
+
+def like_lengths(lengths: Tensor, most: int, call: int = _CALL) -> list[Tensor]:
     """Rows in groups of at most `most`, short rows first: lengths (R,) -> the rows of each group.
 
     Every group is as wide as its longest row and costs rows times width, and a call costs as much as `call` positions:

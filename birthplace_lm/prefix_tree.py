@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from birthplace_lm.decoding import Answer, cache_rows, read_beginning
-from birthplace_lm.like_lengths import like_lengths
+from birthplace_lm.like_lengths import like_lengths, of_one_length
 from birthplace_lm.radix_tree import RadixTree
 from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
 from birthplace_lm.transformer import Cache, Transformer
 
 _ROUNDING = 1e-3  # in log-probability: sums in float32 depend a little on which rows are computed together
-_TAILS, _CALL = 128, 24  # rows of tails a call at most, and how many characters a call takes as long as
+_TAILS = 128  # rows a call at most
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class PlaceScores:
     log_probability: (B, P), log P(place ⁇ | question ⁇), natural logarithm; -inf for a place that was left out.
     neglected: (B,), at most this much probability lies on all places that were left out together.
     highest_neglected: (B,), no place that was left out has a higher log-probability; -inf when none was.
-    characters: how many characters the model read for it, counted once a row: the cost.
+    characters: how many characters the model read for it, counted once a row, and once what all of some questions
+        begin with: the cost.
     """
 
     places: tuple[str, ...]
@@ -148,16 +149,14 @@ class _Walk:
 
     def ask(self, prompts: Sequence[Sequence[int]], which: Sequence[int]) -> None:
         """Walk through the tree for some of the questions; those of one length go together."""
-        for length in sorted({len(prompts[i]) for i in which}):
-            alike = [i for i in which if len(prompts[i]) == length]
-            for start in range(0, len(alike), self.max_rows):
-                chosen = alike[start : start + self.max_rows]
-                question = torch.tensor(chosen, device=self.device)  # (R,)
-                tokens = torch.tensor([prompts[i] for i in chosen], device=self.device)  # (R, T)
-                cache, read = read_beginning(self.model, tokens, length)
-                seen = self._read(tokens[:, read:], cache, read, last=1)
-                nothing = torch.zeros_like(question)
-                self._branch(cache, seen[:, 0], question, nothing, nothing.double(), length)
+        for chosen in of_one_length(prompts, self.max_rows, which):
+            question = torch.tensor(chosen, device=self.device)  # (R,)
+            tokens = torch.tensor([prompts[i] for i in chosen], device=self.device)  # (R, T)
+            cache, read = read_beginning(self.model, tokens, tokens.shape[1])
+            self.characters += read
+            seen = self._read(tokens[:, read:], cache, read, last=1)
+            nothing = torch.zeros_like(question)
+            self._branch(cache, seen[:, 0], question, nothing, nothing.double(), tokens.shape[1])
 
     def require_best(self) -> list[int]:
         """The questions one of whose likeliest places may have been left out, with a floor set that keeps them in."""
@@ -195,7 +194,7 @@ class _Walk:
     def _finish(self, cache: Cache, rows: _Rows, offset: int) -> None:
         """Score the tails of places that are alone; padding behind a tail is read too, but nothing looks back at it."""
         tree = self.tree
-        for chosen in like_lengths(tree.tail_lengths[tree.place[rows.edge]], _TAILS, _CALL):
+        for chosen in like_lengths(tree.tail_lengths[tree.place[rows.edge]], _TAILS):
             part = rows[chosen]
             place = tree.place[part.edge]
             lengths = tree.tail_lengths[place]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from birthplace_lm.like_lengths import like_lengths
+from birthplace_lm.like_lengths import like_lengths, of_one_length
 
 
 def cost(groups: list[Tensor], lengths: Tensor, call: int) -> int:
@@ -45,3 +45,15 @@ def test_no_rows_are_no_groups_and_groups_of_none_are_refused() -> None:
     assert like_lengths(torch.tensor([], dtype=torch.int64), 4, 1) == []
     with pytest.raises(ValueError, match="at most 0 rows"):
         like_lengths(torch.tensor([1]), 0, 1)
+
+
+@given(st.lists(st.integers(1, 4), max_size=12), st.integers(1, 3), st.data())
+def test_rows_of_one_length_come_together_once_each(lengths: list[int], most: int, data: st.DataObject) -> None:
+    rows = ["x" * length for length in lengths]
+    which = data.draw(st.lists(st.sampled_from(range(len(rows))), unique=True)) if rows else []
+    found = list(of_one_length(rows, most, which))
+    assert sorted(place for group in found for place in group) == sorted(which)
+    assert all(len(group) <= most and len({lengths[place] for place in group}) == 1 for group in found)
+    assert sum(len(group) < most for group in found) <= len({lengths[place] for place in which})
+    everything = sorted(place for group in of_one_length(rows, most) for place in group)
+    assert everything == list(range(len(rows)))

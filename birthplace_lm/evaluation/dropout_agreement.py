@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, cache_rows, prompts_of, read_beginning
-from birthplace_lm.like_lengths import like_lengths
+from birthplace_lm.like_lengths import like_lengths, of_one_length
 from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer
 
-_ROWS, _CALL = 512, 24  # rows read together at most, and how many characters a call takes as long as
+_ROWS = 512  # read together at most
 
 
 @torch.inference_mode()
@@ -47,8 +47,7 @@ def dropout_agreement(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.train()
-        for length in sorted({len(prompt) for prompt in prompts}):
-            alike = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        for alike in of_one_length(prompts, len(prompts)):
             for rows in torch.arange(samples * len(alike)).split(_ROWS):
                 asked = [alike[row % len(alike)] for row in rows.tolist()]
                 agrees = _agrees(
@@ -77,7 +76,7 @@ def _agrees(model: Transformer, prompts: Tensor, said: Tensor, lengths: Tensor, 
     cache, read = read_beginning(model, prompts, offset, sample)
     agrees = model(prompts[:, read:], cache, read, last=1)[:, 0].argmax(-1) == said[:, 0]  # (R,)
     going_on = (agrees & (lengths > 1)).nonzero()[:, 0]
-    for chosen in like_lengths(lengths[going_on], _ROWS, _CALL):
+    for chosen in like_lengths(lengths[going_on], _ROWS):
         rows = going_on[chosen]
         text = said[rows][:, : int(lengths[rows].max())]
         likeliest = model(text[:, :-1], cache_rows(cache, rows), offset).argmax(-1)

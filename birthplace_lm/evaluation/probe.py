@@ -23,6 +23,7 @@ from torch import Tensor
 from birthplace_lm.corpus import Question
 from birthplace_lm.decoding import read_beginning
 from birthplace_lm.evaluation.shares import share, share_of
+from birthplace_lm.like_lengths import of_one_length
 from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer
 
@@ -89,13 +90,11 @@ def question_states(
     device = next(model.parameters()).device
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
     order, parts = list[int](), []
-    for length in sorted({len(prompt) for prompt in prompts}):
-        alike = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-        order += alike
-        for rows in (alike[start : start + batch_size] for start in range(0, len(alike), batch_size)):
-            tokens = torch.tensor([prompts[i] for i in rows], device=device)  # (B, T)
-            cache, read = read_beginning(model, tokens, length)
-            parts.append(model.hidden(tokens[:, read:], cache, read, last=1)[:, 0].cpu())  # (B, D)
+    for rows in of_one_length(prompts, batch_size):
+        order += rows
+        tokens = torch.tensor([prompts[i] for i in rows], device=device)  # (B, T)
+        cache, read = read_beginning(model, tokens, tokens.shape[1])
+        parts.append(model.hidden(tokens[:, read:], cache, read, last=1)[:, 0].cpu())  # (B, D)
     model.train(was_training)
     return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 
