@@ -51,8 +51,8 @@ class Asking:
     def signals(self, names: Sequence[str], thorough: bool) -> Signals:
         """Answers with the signals of confidence; of nobody, no answers and no signals.
 
-        Only when `thorough` is every place scored for every name, and dropout left on: with 500 places that costs tens
-        of times what the answers cost. Else those signals are left out, with that reason.
+        Only when `thorough` are places scored for every name, but the hopeless ones, and dropout left on: with 500 of
+        them that costs tens of times what the answers cost. Else those signals are left out, with that reason.
         """
         if not names:
             return Signals([], {}, {}, None)
