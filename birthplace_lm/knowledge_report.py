@@ -18,12 +18,14 @@ def judge(
     thorough: bool = False,
     at_most: int | None = None,
     siblings: Sequence[RunFolder] = (),
+    unknown: int | None = None,
 ) -> Card:
     """Make the card, write knowledge.json and the pictures of knowledge/, print the six lines.
 
-    Of more than `at_most` dev questions so many are asked; `siblings` are runs with other seeds.
+    Of more than `at_most` dev questions so many are asked; `siblings` are runs with other seeds; a family of made-up
+    names has `unknown` of them.
     """
-    card = knowledge_card(folder, corpus, thorough, at_most=at_most, siblings=siblings)
+    card = knowledge_card(folder, corpus, thorough, unknown, at_most=at_most, siblings=siblings)
     write_json(folder.root / "knowledge.json", card)
     draw(folder, card)
     print("\n".join(in_six_lines(card)))

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_CALL = 24  # how many positions of a model of 3 million parameters take a processor as long as a call
+_CALL = 64  # how many positions of a model of 3 million parameters take a processor as long as a call
 
 
 def of_one_length(rows: Sequence[Sized], most: int, which: Iterable[int] | None = None) -> Iterator[list[int]]:

@@ -31,6 +31,7 @@ def evaluate(
     thorough: bool = False,
     at_most: int | None = None,
     siblings: Sequence[RunFolder] = (),
+    unknown: int | None = None,
 ) -> dict[str, Any]:
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
@@ -38,7 +39,7 @@ def evaluate(
     prints the table and six lines; mirrors are told the same. Test has no answers, so it gets no figure.
 
     Of more than `at_most` questions of a split so many are asked (see `people.spread`), and predictions/ holds those.
-    `siblings` are runs with other seeds, for the card alone.
+    `siblings` are runs with other seeds, and of each family of made-up names there are `unknown`: for the card alone.
     """
     dev, test = spread(corpus.dev, at_most), spread(corpus.test, at_most)
     rows = {}
@@ -63,7 +64,7 @@ def evaluate(
     metrics |= {f"{stage}_{key}": value for stage in ROWS for key, value in folder.stage(stage).facts().items()}
     metrics = folder.update_metrics(**metrics, rows=rows)
     print_table(folder, metrics)
-    card = judge(folder, corpus, thorough, at_most, siblings)
+    card = judge(folder, corpus, thorough, at_most, siblings, unknown)
     tell_scores(loggers, folder, metrics, card)
     show_pictures(loggers, folder, dev)
     return metrics

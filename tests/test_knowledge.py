@@ -166,6 +166,18 @@ def test_the_command_writes_the_card_again(run: RunFolder, capsys: pytest.Captur
     assert capsys.readouterr().out.splitlines()[-6:] == in_six_lines(before)
 
 
+def test_as_many_unknown_names_are_made_up_as_it_says(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run.root / "knowledge.json").read_text()
+    with pytest.raises(SystemExit):
+        evaluate.main([str(run.root), "--unknown", "0"])
+    assert "--unknown: at least 1, not 0" in capsys.readouterr().err
+    assert (run.root / "knowledge.json").read_text() == before
+    evaluate.main([str(run.root), "--unknown", "12"])
+    families = json.loads((run.root / "knowledge.json").read_text())["unknown_names"]
+    assert {families[name]["asked"] for name in ("recombined", "gibberish")} == {12}
+    (run.root / "knowledge.json").write_text(before)
+
+
 def test_tuning_runs_say_that_they_asked_train_people(tmp_path: Path) -> None:
     folder = tiny_run(tmp_path, "stages=[finetune,evaluate]", "held_out_share=0.5", "data.people=40", *BRIEF[2:])
     card = json.loads((folder.root / "knowledge.json").read_text())

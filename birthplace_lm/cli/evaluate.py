@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from birthplace_lm.cli.arguments import positive
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, answer, print. Without --questions dev and test of the run's own data are answered and scored.
@@ -25,6 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
         type=int,
         metavar="N",
         help="questions of dev and of test, evenly spread over each (default: the run's ask_at_most)",
+    )
+    parser.add_argument(
+        "--unknown",
+        type=positive,
+        metavar="N",
+        help="names of each made-up family (default: as many as people are asked, at least 100)",
     )
     parser.add_argument(
         "--seeds",
@@ -61,7 +69,8 @@ def _score_again(options: argparse.Namespace) -> None:
     with as_config_errors("--at-most"):
         spread(corpus.dev, at_most)
     with folder.locked():
-        evaluate(folder, corpus, thorough=options.thorough, at_most=at_most, siblings=siblings)
+        thorough, unknown = options.thorough, options.unknown
+        evaluate(folder, corpus, thorough=thorough, at_most=at_most, siblings=siblings, unknown=unknown)
 
 
 def _answer_file(options: argparse.Namespace) -> None:
