@@ -1,7 +1,7 @@
 """A trained run that can be asked anything: its answering model, what it learned from, and which names it can take."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,13 +10,42 @@ from birthplace_lm.composing import build, differences
 from birthplace_lm.corpus import Corpus
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.baselines import places_by_frequency
-from birthplace_lm.evaluation.signals import Signals, confidence_signals
+from birthplace_lm.evaluation.signals import UNSCORED, Signals, confidence_signals
 from birthplace_lm.identity import of_the_run
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.world import World
 
 DROPOUT_SAMPLES = 5
 COSTLY = "left out for its cost: birthplace-evaluate RUN --thorough measures it"
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """How much is asked of a run.
+
+    thorough: every signal of confidence, also those that cost tens of times what the answers cost.
+    at_most: so many questions of a split, evenly spread (see `people.spread`); None for all of them.
+    unknown: so many names of each made-up family; None for as many as people are asked, at least 100.
+    unscored: of the places that `thorough` scores for every name those may be left out that have so much probability
+        together, in [0, 1); 0 scores all of them.
+    siblings: runs with other seeds, how many of which give the same answer is one more signal.
+
+    Raises ValueError for less than 1 question, fewer than 0 names, an `unscored` that is no such probability.
+    """
+
+    thorough: bool = False
+    at_most: int | None = None
+    unknown: int | None = None
+    unscored: float = UNSCORED
+    siblings: Sequence[RunFolder] = ()
+
+    def __post_init__(self) -> None:
+        if self.at_most is not None and self.at_most < 1:
+            raise ValueError(f"at least 1 question has to be asked, not {self.at_most}")
+        if self.unknown is not None and self.unknown < 0:
+            raise ValueError(f"{self.unknown} names cannot be made up: choose 0 or more")
+        if not 0 <= self.unscored < 1:
+            raise ValueError(f"places of probability {self.unscored} cannot stay unscored: choose 0 or more, below 1")
 
 
 class Asking:
@@ -48,18 +77,19 @@ class Asking:
         length = len(question_about(name)) + max(map(len, self.places)) + 2
         return length <= self.model.max_length and self.readable(name)
 
-    def signals(self, names: Sequence[str], thorough: bool) -> Signals:
+    def signals(self, names: Sequence[str], thorough: bool, unscored: float = UNSCORED) -> Signals:
         """Answers with the signals of confidence; of nobody, no answers and no signals.
 
-        Only when `thorough` are places scored for every name, but the hopeless ones, and dropout left on: with 500 of
-        them that costs tens of times what the answers cost. Else those signals are left out, with that reason.
+        Only when `thorough` are places scored for every name, but those that have `unscored` of the probability
+        together, and dropout left on: with 500 of them that costs tens of times what the answers cost. Else those
+        signals are left out, with that reason.
         """
         if not names:
             return Signals([], {}, {}, None)
         texts, places = [question_about(name) for name in names], self.places if thorough else []
         samples = DROPOUT_SAMPLES if thorough else 0
         others = [[answer.text for answer in answer_questions(*sibling, texts)] for sibling in self.siblings]
-        told = confidence_signals(self.model, self.tokenizer, texts, places, samples, others)
+        told = confidence_signals(self.model, self.tokenizer, texts, places, samples, others, unscored=unscored)
         if thorough:
             return told
         free = {"seed_agreement"} | ({"dropout_agreement"} if self.model.dropout.p == 0 else set())

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from birthplace_lm.asking import COSTLY, Asking, probabilities
+from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
@@ -52,26 +52,23 @@ Card = dict[str, Any]
 def knowledge_card(
     folder: RunFolder,
     corpus: Corpus,
-    thorough: bool = False,
-    unknown: int | None = None,
+    inquiry: Inquiry | None = None,
     seed: int = 0,
-    at_most: int | None = None,
-    siblings: Sequence[RunFolder] = (),
 ) -> Card:
-    """Everything of knowledge.json (see above) for the run's answering model; `thorough` with all signals.
+    """Everything of knowledge.json (see above) for the run's answering model.
 
-    A family of made-up names has `unknown` of them, by default as many as people are asked, at least 100. What is not
-    defined, for want of questions or of wrong answers, is None with the reason as `why`. Questions that the model
-    cannot be asked with room for every place are left out and counted. Of more than `at_most` dev questions so many are
-    asked, and the probe learns from as many train people (see `people.spread`). `siblings` are runs with other seeds,
-    for the signal that asks how many of them give the same answer.
+    What is not defined, for want of questions or of wrong answers, is None with the reason as `why`. Questions that the
+    model cannot be asked with room for every place are left out and counted. The probe learns from as many train people
+    as dev questions are asked at most.
     """
-    asking, asked = Asking(folder, corpus, siblings), spread(corpus.dev, at_most)
+    inquiry = inquiry or Inquiry()
+    asking, asked = Asking(folder, corpus, inquiry.siblings), spread(corpus.dev, inquiry.at_most)
     people = [question for question in asked if asking.askable(question.name)]
-    strangers = _strangers(asking, max(len(people), FEWEST_NAMES) if unknown is None else unknown, seed)
+    strangers = _strangers(asking, max(len(people), FEWEST_NAMES) if inquiry.unknown is None else inquiry.unknown, seed)
     askable = {family: [name for name in names if asking.askable(name)] for family, names in strangers.items()}
     names = [[question.name for question in people], *askable.values()]
-    told = asking.signals(list(chain(*names)), thorough)  # all at once: more rows of a length in a call
+    # all at once: more rows of a length in a call
+    told = asking.signals(list(chain(*names)), inquiry.thorough, inquiry.unscored)
     ends = list(accumulate(map(len, names), initial=0))
     known, *of_strangers = (told[begin:end] for begin, end in pairwise(ends))
     predictions = [answer.text for answer in known.answers]
@@ -90,9 +87,9 @@ def knowledge_card(
             "left_out": len(asked) - len(people),
         },
         "chosen": _chosen(known, people),
-        "beam": _beam(asking, people, predictions, thorough),
+        "beam": _beam(asking, people, predictions, inquiry.thorough),
         "places": asking.places,
-        "stored": _stored(asking, people, right, spread(corpus.train, at_most)),
+        "stored": _stored(asking, people, right, spread(corpus.train, inquiry.at_most)),
         **_confidence(known, right, whose, seed),
         "unknown_names": _unknown(asking, people, known, families, seed),
         "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),

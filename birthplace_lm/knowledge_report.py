@@ -1,8 +1,9 @@
 """knowledge.json with its pictures in the run folder, and six lines for whoever watches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from birthplace_lm.asking import Inquiry
 from birthplace_lm.corpus import Corpus
 from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED
 from birthplace_lm.knowledge import Card, knowledge_card
@@ -12,20 +13,9 @@ from birthplace_lm.runs import RunFolder, write_json
 _CHOSEN = "sequence_log_probability"
 
 
-def judge(
-    folder: RunFolder,
-    corpus: Corpus,
-    thorough: bool = False,
-    at_most: int | None = None,
-    siblings: Sequence[RunFolder] = (),
-    unknown: int | None = None,
-) -> Card:
-    """Make the card, write knowledge.json and the pictures of knowledge/, print the six lines.
-
-    Of more than `at_most` dev questions so many are asked; `siblings` are runs with other seeds; a family of made-up
-    names has `unknown` of them.
-    """
-    card = knowledge_card(folder, corpus, thorough, unknown, at_most=at_most, siblings=siblings)
+def judge(folder: RunFolder, corpus: Corpus, inquiry: Inquiry | None = None) -> Card:
+    """Make the card, write knowledge.json and the pictures of knowledge/, print the six lines."""
+    card = knowledge_card(folder, corpus, inquiry)
     write_json(folder.root / "knowledge.json", card)
     draw(folder, card)
     print("\n".join(in_six_lines(card)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from birthplace_lm.asking import Inquiry
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer, answer_questions
 from birthplace_lm.durations import duration
@@ -28,20 +29,16 @@ def evaluate(
     folder: RunFolder,
     corpus: Corpus,
     loggers: "Sequence[RunLogger]" = (),
-    thorough: bool = False,
-    at_most: int | None = None,
-    siblings: Sequence[RunFolder] = (),
-    unknown: int | None = None,
+    inquiry: Inquiry | None = None,
 ) -> dict[str, Any]:
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
-    Writes predictions/, metrics.json and, with what `knowledge` measures (all of it when `thorough`), knowledge.json;
-    prints the table and six lines; mirrors are told the same. Test has no answers, so it gets no figure.
-
-    Of more than `at_most` questions of a split so many are asked (see `people.spread`), and predictions/ holds those.
-    `siblings` are runs with other seeds, and of each family of made-up names there are `unknown`: for the card alone.
+    Writes predictions/, metrics.json and, with what `knowledge` measures, knowledge.json; prints the table and six
+    lines; mirrors are told the same. Test has no answers, so it gets no figure. predictions/ holds the questions that
+    are asked, the others of the inquiry's settings are for the card alone.
     """
-    dev, test = spread(corpus.dev, at_most), spread(corpus.test, at_most)
+    inquiry = inquiry or Inquiry()
+    dev, test = spread(corpus.dev, inquiry.at_most), spread(corpus.test, inquiry.at_most)
     rows = {}
     for name, predictions in baseline_rows(corpus.train, dev).items():
         rows[name] = {"dev": score(predictions, dev)}
@@ -64,7 +61,7 @@ def evaluate(
     metrics |= {f"{stage}_{key}": value for stage in ROWS for key, value in folder.stage(stage).facts().items()}
     metrics = folder.update_metrics(**metrics, rows=rows)
     print_table(folder, metrics)
-    card = judge(folder, corpus, thorough, at_most, siblings, unknown)
+    card = judge(folder, corpus, inquiry)
     tell_scores(loggers, folder, metrics, card)
     show_pictures(loggers, folder, dev)
     return metrics

@@ -15,6 +15,7 @@ import torch
 
 from birthplace_lm.adaptation import merged, n_learning
 from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
+from birthplace_lm.asking import Inquiry
 from birthplace_lm.callbacks import quieten_lightning
 from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
 from birthplace_lm.composing import as_config_errors, build, plain
@@ -204,7 +205,7 @@ def _evaluate(job: Job, mirrors: Sequence[Mirror]) -> None:
     loggers = [mirror.scores() for mirror in mirrors]
     status = "failed"
     try:
-        evaluate(job.folder, job.corpus, loggers, at_most=job.settings.get("ask_at_most"))
+        evaluate(job.folder, job.corpus, loggers, Inquiry(at_most=job.settings.get("ask_at_most")))
         status = "success"
     finally:
         for logger in loggers:

@@ -8,6 +8,7 @@ import torch
 
 from birthplace_lm import knowledge
 from birthplace_lm.array_cache import ArrayCache
+from birthplace_lm.asking import Inquiry
 from birthplace_lm.composing import ConfigError, build
 from birthplace_lm.corruption.random_spans import RandomSpans
 from birthplace_lm.datamodules import SpanCorruptionDataModule
@@ -100,5 +101,5 @@ def test_the_card_asks_a_biography_behind_the_prefix(tmp_path: Path, monkeypatch
         return cloze(*arguments)
 
     monkeypatch.setattr(knowledge, "cloze", seen)
-    card = knowledge.knowledge_card(folder, build(folder.config()["data"]).corpus(), unknown=10)
+    card = knowledge.knowledge_card(folder, build(folder.config()["data"]).corpus(), Inquiry(unknown=10))
     assert {window.prefix for window in windows} == {PREFIX} and card["stored"]["window"]["prefix"] == PREFIX

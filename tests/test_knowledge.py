@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from birthplace_lm.asking import COSTLY, Asking
+from birthplace_lm.asking import COSTLY, Asking, Inquiry
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.cli import evaluate
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer
+from birthplace_lm.evaluation import signals
 from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.evaluation.resampling import halves
@@ -22,7 +23,7 @@ from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
 from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _confidence, _stored, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
-from birthplace_lm.prefix_tree import score_places
+from birthplace_lm.prefix_tree import PlaceScores, score_places
 from birthplace_lm.run_corpus import corpus_of
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
@@ -93,8 +94,8 @@ def test_what_is_not_defined_says_why(run: RunFolder, card: dict[str, Any]) -> N
     corpus = corpus_of(run)
     cards = {
         "the run's": card,
-        "nine people's": knowledge_card(run, replace(corpus, dev=corpus.dev[:9]), unknown=9),
-        "nobody's": knowledge_card(run, replace(corpus, dev=(), unknown=()), unknown=0),
+        "nine people's": knowledge_card(run, replace(corpus, dev=corpus.dev[:9]), Inquiry(unknown=9)),
+        "nobody's": knowledge_card(run, replace(corpus, dev=(), unknown=()), Inquiry(unknown=0)),
     }
     for whose, one in cards.items():
         found = list(measures(one))
@@ -112,7 +113,7 @@ def test_what_is_not_defined_says_why(run: RunFolder, card: dict[str, Any]) -> N
 
 def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFolder, card: dict[str, Any]) -> None:
     corpus = corpus_of(run)
-    thorough = knowledge_card(run, corpus, thorough=True)
+    thorough = knowledge_card(run, corpus, Inquiry(thorough=True))
     costly = {"margin_to_other_place", "place_probability", "place_negative_entropy", "dropout_agreement"}
     assert costly <= set(thorough["confidence"]["signals"]) and costly <= set(card["confidence"]["left_out"])
     assert {card["confidence"]["left_out"][name] for name in costly} == {COSTLY}
@@ -153,7 +154,7 @@ def test_names_that_the_model_cannot_be_asked_about_are_left_out_and_counted(run
     strange = Question("Where was Яна Vik born?", "Askeborg")
     endless = Question(f"Where was {'Ada ' * 30}Vik born?", "Askeborg")
     more = replace(corpus, dev=(*corpus.dev, strange), unknown=(*corpus.unknown, strange, endless))
-    card = knowledge_card(run, more, unknown=10)
+    card = knowledge_card(run, more, Inquiry(unknown=10))
     assert (card["asked"]["questions"], card["asked"]["left_out"]) == (18, 1)
     assert (card["unknown_names"]["held out"]["asked"], card["unknown_names"]["held out"]["left_out"]) == (12, 2)
 
@@ -168,14 +169,33 @@ def test_the_command_writes_the_card_again(run: RunFolder, capsys: pytest.Captur
 
 def test_as_many_unknown_names_are_made_up_as_it_says(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run.root / "knowledge.json").read_text()
-    with pytest.raises(SystemExit):
-        evaluate.main([str(run.root), "--unknown", "0"])
-    assert "--unknown: at least 1, not 0" in capsys.readouterr().err
+    for options, message in (
+        (["--unknown", "-1"], "-1 names cannot be made up: choose 0 or more"),
+        (["--thorough", "--unscored", "1"], "places of probability 1.0 cannot stay unscored: choose 0 or more, below"),
+        (["--unscored", "0"], "--unscored says which places --thorough scores: give both"),
+        (["--at-most", "0"], "at least 1 question has to be asked, not 0"),
+    ):
+        with pytest.raises(SystemExit):
+            evaluate.main([str(run.root), *options])
+        assert message in capsys.readouterr().err
     assert (run.root / "knowledge.json").read_text() == before
     evaluate.main([str(run.root), "--unknown", "12"])
     families = json.loads((run.root / "knowledge.json").read_text())["unknown_names"]
     assert {families[name]["asked"] for name in ("recombined", "gibberish")} == {12}
     (run.root / "knowledge.json").write_text(before)
+
+
+def test_as_few_places_stay_unscored_as_it_says(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def watched(*given: Any, tolerance: float) -> PlaceScores:
+        asked.append(tolerance)
+        return score_places(*given, tolerance=tolerance)
+
+    monkeypatch.setattr(signals, "score_places", watched)
+    for inquiry in (Inquiry(thorough=True, unknown=10, unscored=0.0), Inquiry(thorough=True, unknown=10)):
+        knowledge_card(run, corpus_of(run), inquiry)
+    assert asked == [0.0, 0.2]
 
 
 def test_tuning_runs_say_that_they_asked_train_people(tmp_path: Path) -> None:
@@ -282,7 +302,7 @@ def test_a_run_that_began_with_anothers_weights_is_asked_as_these_were(run: RunF
 
 def test_a_corpus_without_held_out_people_has_an_empty_family(run: RunFolder) -> None:
     corpus: Corpus = replace(corpus_of(run), unknown=(), unknown_documents=())
-    card = knowledge_card(run, corpus, unknown=10)
+    card = knowledge_card(run, corpus, Inquiry(unknown=10))
     family = card["unknown_names"]["held out"]
     assert family["asked"] == 0 and family["known_place"]["why"] == "there are no unknown people"
     assert family["guessing"]["right"]["value"] is None and "ideal" not in family["guessing"]

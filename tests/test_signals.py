@@ -112,6 +112,14 @@ def test_all_signals_at_once() -> None:
         np.testing.assert_allclose(signals.values[name], exact[name], atol=0.02)
 
 
+def test_with_nothing_unscored_every_place_counts() -> None:
+    exact = score_places(model_with(), TOKENIZER, QUESTIONS, PLACES, tolerance=0)
+    every = confidence_signals(model_with(), TOKENIZER, QUESTIONS, PLACES, unscored=0.0)
+    for name, values in place_signals(every.answers, exact).items():
+        np.testing.assert_allclose(every.values[name], values, atol=1e-12)
+    assert every.places is not None and not every.places.neglected.any()
+
+
 def test_signals_of_some_questions_are_those_of_all_cut_down() -> None:
     every = confidence_signals(model_with(), TOKENIZER, QUESTIONS, PLACES)
     some = every[2:5]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from birthplace_lm.cli import bench_layers, bench_training
-from birthplace_lm.cli.arguments import positive
 
 COLUMNS = ("parameters", "flops", "cache", "speed", "lookup")  # of `facts`
 WAYS = ("textbook", "bare", "lightning", "bfloat16", "transformers", "x-transformers", "litgpt")  # of `training`
@@ -60,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="files of configs/attention (training, gpu, jobs: vanilla, else all)",
     )
-    parser.add_argument("--repetitions", type=positive, default=5, metavar="N", help="of each, in turn (default: 5)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of a process (default: as torch has them)")
+    parser.add_argument("--repetitions", type=_positive, default=5, metavar="N", help="of each, in turn (default: 5)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of a process (default: as torch has them)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown too")
     _add_training(parser)
@@ -74,8 +73,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--data", metavar="FOLDER", help="the four files (default: an invented world)")
     training.add_argument("--model", default="cs224n", help="a file of configs/model (default: cs224n)")
     training.add_argument("--dropout", type=float, metavar="P", help="instead of the model's own")
-    training.add_argument("--batch-size", type=positive, default=128, metavar="N")
-    training.add_argument("--steps", type=positive, default=4, metavar="N", help="a repetition (default: 4)")
+    training.add_argument("--batch-size", type=_positive, default=128, metavar="N")
+    training.add_argument("--steps", type=_positive, default=4, metavar="N", help="a repetition (default: 4)")
     training.add_argument(
         "--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"some of {', '.join(WAYS)}"
     )
@@ -109,6 +108,13 @@ def _set_threads(wanted: int | None) -> int:
     if wanted is not None:
         torch.set_num_threads(wanted)
     return torch.get_num_threads()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+    return number
 
 
 def _columns(text: str) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from birthplace_lm.cli.arguments import positive
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, answer, print. Without --questions dev and test of the run's own data are answered and scored.
@@ -30,9 +28,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--unknown",
-        type=positive,
+        type=int,
         metavar="N",
         help="names of each made-up family (default: as many as people are asked, at least 100)",
+    )
+    parser.add_argument(
+        "--unscored",
+        type=float,
+        metavar="P",
+        help="with --thorough: places of so much probability together are not scored for a name (default: 0.2; 0: all "
+        "are, which takes several times as long)",
     )
     parser.add_argument(
         "--seeds",
@@ -43,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         help="runs that differ by their seed alone: how many of them give the same answer is one more signal",
     )
     options = parser.parse_args(arguments)
+    if options.unscored is not None and not options.thorough:
+        parser.error("--unscored says which places --thorough scores: give both")
 
     from birthplace_lm.cli.errors import in_plain_words
 
@@ -52,9 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _score_again(options: argparse.Namespace) -> None:
     from birthplace_lm.allocator import keep_freed_memory
-    from birthplace_lm.asking import check_siblings
+    from birthplace_lm.asking import Inquiry, check_siblings
     from birthplace_lm.composing import as_config_errors
-    from birthplace_lm.people import spread
+    from birthplace_lm.evaluation.signals import UNSCORED
     from birthplace_lm.run_corpus import corpus_of
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate
@@ -64,13 +71,13 @@ def _score_again(options: argparse.Namespace) -> None:
     siblings = [RunFolder(path) for path in options.seeds]
     with as_config_errors("--seeds"):
         check_siblings(folder, siblings)
-    corpus = corpus_of(folder, options.data)
     at_most = folder.config().get("ask_at_most") if options.at_most is None else options.at_most
-    with as_config_errors("--at-most"):
-        spread(corpus.dev, at_most)
+    unscored = UNSCORED if options.unscored is None else options.unscored
+    with as_config_errors("birthplace-evaluate"):
+        inquiry = Inquiry(options.thorough, at_most, options.unknown, unscored, siblings)
+    corpus = corpus_of(folder, options.data)
     with folder.locked():
-        thorough, unknown = options.thorough, options.unknown
-        evaluate(folder, corpus, thorough=thorough, at_most=at_most, siblings=siblings, unknown=unknown)
+        evaluate(folder, corpus, inquiry=inquiry)
 
 
 def _answer_file(options: argparse.Namespace) -> None:

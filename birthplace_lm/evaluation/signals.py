@@ -18,9 +18,9 @@ from birthplace_lm.transformer import Transformer
 
 Values = dict[str, np.ndarray]
 
-# The probability of the places that are not scored for a name, at most. Against 0.001 it takes a tenth to a fifth of
+# The probability of the places that are not scored for a name, at most. Against 0.001 this takes a tenth to a fifth of
 # the time and moved no AUROC by more than 0.0055 (an unsure and a sure model; 500 people, 300 names of either family).
-LEFT_OUT = 0.2
+UNSCORED = 0.2
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,19 @@ def confidence_signals(
     dropout_samples: int = 10,
     other_predictions: Sequence[Sequence[str]] = (),
     seed: int = 0,
+    unscored: float = UNSCORED,
 ) -> Signals:
     """All signals that can be had: those of `answer_signals`, `place_signals` and the two agreements.
 
     `places` are those of the train answers, each once. `other_predictions` are the answers of runs with other seeds to
-    the same questions. Raises what `answer_questions` and `score_places` raise, and ValueError for predictions that
-    are not one a question.
+    the same questions, `unscored` the probability of the places that may stay so. Raises what `answer_questions` and
+    `score_places` raise, and ValueError for predictions that are not one a question.
     """
     answers = answer_questions(model, tokenizer, questions)
     texts = [answer.text for answer in answers]
     values, left_out, scores = answer_signals(answers), dict[str, str](), None
     if places:
-        scores = score_places(model, tokenizer, questions, places, tolerance=LEFT_OUT)
+        scores = score_places(model, tokenizer, questions, places, tolerance=unscored)
         values |= place_signals(answers, scores)
     if len(places) < 2:
         few = f"{len(places)} places are known and the answer is compared with others: two or more are needed"
