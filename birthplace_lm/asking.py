@@ -7,7 +7,7 @@ import numpy as np
 
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.composing import build, differences
-from birthplace_lm.corpus import Corpus
+from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.baselines import places_by_frequency
 from birthplace_lm.evaluation.signals import UNSCORED, Signals, confidence_signals
@@ -29,6 +29,7 @@ class Inquiry:
     unscored: of the places that `thorough` scores for every name those may be left out that have so much probability
         together, in [0, 1); 0 scores all of them.
     siblings: runs with other seeds, how many of which give the same answer is one more signal.
+    fit_on: people who were held out of training, on whom whatever is fitted is then fitted; of nobody, those asked.
 
     Raises ValueError for less than 1 question, fewer than 0 names, an `unscored` that is no such probability.
     """
@@ -38,6 +39,7 @@ class Inquiry:
     unknown: int | None = None
     unscored: float = UNSCORED
     siblings: Sequence[RunFolder] = ()
+    fit_on: Sequence[Question] = ()
 
     def __post_init__(self) -> None:
         if self.at_most is not None and self.at_most < 1:

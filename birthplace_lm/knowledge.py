@@ -5,6 +5,7 @@
     beam             how many are right when beam search writes the answer, and how many answers are others by it
     places           the places of the train people, the most frequent first
     stored           the places that come out of the biographies, and how often the question is right given that
+    fitted_on        whose answers detector, calibration and thresholds were fitted on
     confidence       every signal of confidence, how well it tells right from wrong answers
     detector         the signals combined; among the signals of `confidence` it is cross-fitted
     probabilities    calibration error, Brier score and the like, before and after calibration
@@ -14,9 +15,10 @@
     unknown_names    what is answered about people nobody wrote of, and by which part of the name
     errors           what the wrong answers are
 
-The questions of the train people were trained on, so their confidence says nothing of other people's. Whatever is
-fitted is therefore fitted on the people asked, and every figure about it is cross-fitted: each half with the fit of the
-other. A figure on dev has then used labels of other dev people, never in training, and `asked` and `fitted_on` say so.
+The questions of the train people were trained on, so their confidence says nothing of other people's. Where a run held
+out train people and is asked about dev, whatever is fitted is fitted on these. Else it is fitted on the people asked,
+and every figure about it is cross-fitted: each half with the fit of the other. A figure on dev has then used labels of
+other dev people, never in training, and `asked` and `fitted_on` say so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +29,10 @@ import numpy as np
 
 from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
 from birthplace_lm.corpus import Corpus, Question
-from birthplace_lm.evaluation.calibration import calibration_card
-from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
-from birthplace_lm.evaluation.detector import fit_detector
 from birthplace_lm.evaluation.error_types import error_types
+from birthplace_lm.evaluation.fits import Told, fits_card
 from birthplace_lm.evaluation.guesses import answers_card, decided_by, flips, guessing_card
 from birthplace_lm.evaluation.probe import probe_card
-from birthplace_lm.evaluation.ranking import RISKS
-from birthplace_lm.evaluation.selective import confidence_card
 from birthplace_lm.evaluation.signals import Signals
 from birthplace_lm.evaluation.stored import Window, cloze, stored_or_extracted
 from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED, gibberish, recombined, swapped
@@ -44,6 +42,7 @@ from birthplace_lm.world_origins import place_origins
 
 SWAPPED = 200  # people whose names are taken apart: enough to know a share to 7 points
 BEAM_WIDTH = 8  # beginnings kept side by side: costs about as many times what greedy answers cost
+HELD_OUT_OF_TRAIN = "held-out train people"
 FEWEST_NAMES = 100  # of a made-up family, where fewer people are asked
 
 Card = dict[str, Any]
@@ -66,14 +65,17 @@ def knowledge_card(
     people = [question for question in asked if asking.askable(question.name)]
     strangers = _strangers(asking, max(len(people), FEWEST_NAMES) if inquiry.unknown is None else inquiry.unknown, seed)
     askable = {family: [name for name in names if asking.askable(name)] for family, names in strangers.items()}
-    names = [[question.name for question in people], *askable.values()]
+    fit_people = [question for question in spread(inquiry.fit_on, inquiry.at_most) if asking.askable(question.name)]
+    names = [*([question.name for question in some] for some in (people, fit_people)), *askable.values()]
     # all at once: more rows of a length in a call
     told = asking.signals(list(chain(*names)), inquiry.thorough, inquiry.unscored)
     ends = list(accumulate(map(len, names), initial=0))
-    known, *of_strangers = (told[begin:end] for begin, end in pairwise(ends))
+    known, held_out, *of_strangers = (told[begin:end] for begin, end in pairwise(ends))
     predictions = [answer.text for answer in known.answers]
-    right = np.array([p == q.answer for p, q in zip(predictions, people, strict=True)], dtype=bool)
-    whose = "held-out train people" if asking.config["held_out_share"] else "dev"
+    others = _told(HELD_OUT_OF_TRAIN, held_out, fit_people) if inquiry.fit_on else None
+    whose = HELD_OUT_OF_TRAIN if asking.config["held_out_share"] and not others else "dev"
+    asked_of = _told(whose, known, people)
+    right = asked_of.right
     countries = place_origins(asking.world.places) if asking.world else None
     families = {
         family: (askable[family], len(every) - len(askable[family]), signals)
@@ -90,10 +92,16 @@ def knowledge_card(
         "beam": _beam(asking, people, predictions, inquiry.thorough),
         "places": asking.places,
         "stored": _stored(asking, people, right, spread(corpus.train, inquiry.at_most)),
-        **_confidence(known, right, whose, seed),
+        **fits_card(asked_of, known.left_out, others, seed),
         "unknown_names": _unknown(asking, people, known, families, seed),
         "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
     }
+
+
+def _told(whose: str, signals: Signals, people: Sequence[Question]) -> Told:
+    pairs = zip(signals.answers, people, strict=True)
+    right = np.array([answer.text == question.answer for answer, question in pairs], dtype=bool)
+    return Told(whose, signals.values, probabilities(signals), right)
 
 
 def _chosen(known: Signals, people: Sequence[Question]) -> Card:
@@ -150,30 +158,6 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learn
             **{way: of_strangers[way]["stored"] for way in ("continued", "filled", "either")},
         },
         "probe": probe_card(asking.model, asking.tokenizer, learned, people),
-    }
-
-
-def _confidence(known: Signals, right: np.ndarray, whose: str, seed: int) -> Card:
-    """Signals, detector, calibration and thresholds; what cannot be fitted says why."""
-    signals, left_out, probability = dict(known.values), dict(known.left_out), probabilities(known)
-    try:
-        signals["detector"] = crosswise_detector(known.values, right, seed)
-        detector = fit_detector(known.values, right).to_json()
-    except ValueError as error:
-        left_out["detector"] = str(error)
-        detector = {"why": str(error)}
-    try:
-        rule = thresholds(probability, right, seed)
-    except ValueError as error:
-        rule = {str(risk): {"threshold": None, "why": str(error)} for risk in RISKS}
-    calibration = calibration_card(probability, right, seed=seed)
-    return {
-        "confidence": {**confidence_card(signals, right, seed), "left_out": left_out},
-        "detector": {**detector, "fitted_on": whose},
-        "probabilities": calibration,
-        "calibration": {**calibration["calibration"], "fitted_on": whose},
-        "thresholds": {risk: row["threshold"] for risk, row in rule.items()},
-        "thresholds_hold": rule,
     }
 
 

@@ -1,6 +1,7 @@
 """knowledge.json with its pictures in the run folder, and six lines for whoever watches."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from birthplace_lm.asking import Inquiry
@@ -13,18 +14,17 @@ from birthplace_lm.runs import RunFolder, write_json
 _CHOSEN = "sequence_log_probability"
 
 
-def judge(folder: RunFolder, corpus: Corpus, inquiry: Inquiry | None = None) -> Card:
-    """Make the card, write knowledge.json and the pictures of knowledge/, print the six lines."""
-    card = knowledge_card(folder, corpus, inquiry)
-    write_json(folder.root / "knowledge.json", card)
-    draw(folder, card)
+def judge(folder: RunFolder, corpus: Corpus, inquiry: Inquiry | None = None, into: Path | None = None) -> Card:
+    """Make the card, write knowledge.json and knowledge/ with pictures into the run, or `into`; print the six lines."""
+    card, into = knowledge_card(folder, corpus, inquiry), into or folder.root
+    write_json(into / "knowledge.json", card)
+    draw(into / "knowledge", card)
     print("\n".join(in_six_lines(card)))
     return card
 
 
-def draw(folder: RunFolder, card: Card) -> None:
-    """knowledge/risk_coverage.png, auroc.png and reliability.png; a picture of which nothing is defined is left out."""
-    pictures = folder.root / "knowledge"
+def draw(pictures: Path, card: Card) -> None:
+    """risk_coverage.png, auroc.png and reliability.png; a picture of which nothing is defined is left out."""
     pictures.mkdir(exist_ok=True)
     confidence, dpi = card["confidence"], 130
     measured = {name: signal for name, signal in confidence["signals"].items() if signal["auroc"]["value"] is not None}
@@ -73,7 +73,7 @@ def _signals(card: Card) -> str:
     if "answered" not in hold:
         return f"{words}; no threshold, {hold['why']}"
     given = f"{_of(hold['answered'])} are answered and {_of(hold['wrong'])} of them wrong"
-    return f"{words}; with a threshold for 10 % wrong, {given} (cross-fitted)"
+    return f"{words}; with a threshold for 10 % wrong, {given} ({_fitted(card)})"
 
 
 def _calibration(card: Card) -> str:
@@ -84,7 +84,7 @@ def _calibration(card: Card) -> str:
     words = f"calibration error: {raw['value']:.1%} as the model says"
     if after is None:
         return f"{words}, not calibrated: {card['calibration']['why']}"
-    return f"{words}, {after['value']:.1%} calibrated (cross-fitted on {card['calibration']['fitted_on']})"
+    return f"{words}, {after['value']:.1%} calibrated ({_fitted(card)} on {card['fitted_on']})"
 
 
 def _unknown(card: Card) -> str:
@@ -109,6 +109,10 @@ def _errors(card: Card) -> str:
     types = {name: row for name, row in card["errors"]["types"].items() if row["count"]}
     told = ", ".join(f"{row['count']} {name} ({row['expected']:.1f} by chance)" for name, row in types.items())
     return f"wrong answers: {card['errors']['wrong']} of {card['errors']['total']}" + (f": {told}" if told else "")
+
+
+def _fitted(card: Card) -> str:
+    return "cross-fitted" if card["fitted_on"] == card["asked"]["people"] else "fitted"
 
 
 def _of(share: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from birthplace_lm.composing import ConfigError, build
-from birthplace_lm.corpus import Corpus
+from birthplace_lm.corpus import Corpus, Questions
 from birthplace_lm.people import hold_out
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.sources import sha256_of_corpus
@@ -25,6 +25,22 @@ def with_held_out(corpus: Corpus, share: float) -> Corpus:
 
 def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
     """The data that a finished run was made from; `data` names the folder of its files where it used files."""
+    return _with_and_without(folder, data)[0]
+
+
+def corpus_with_dev(folder: RunFolder, data: Path | None = None) -> tuple[Corpus, Questions]:
+    """Of a run that held out train people its data with dev and test again, and the people held out.
+
+    Raises ConfigError for a run that held out nobody: that has been asked about dev.
+    """
+    if not folder.config()["held_out_share"]:
+        raise ConfigError(f"{folder.root} was trained with held_out_share=0: it is asked about dev without --dev")
+    tuned, whole = _with_and_without(folder, data)
+    return replace(whole, train=tuned.train), tuned.dev
+
+
+def _with_and_without(folder: RunFolder, data: Path | None) -> tuple[Corpus, Corpus]:
+    """The data of a run, with people held out as they were, and with nobody held out."""
     settings = folder.config()
     node = dict(settings["data"])
     if "dir" in node:
@@ -33,7 +49,8 @@ def corpus_of(folder: RunFolder, data: Path | None = None) -> Corpus:
             raise ConfigError(f"{folder.root} was made from files: say where they lie, --data FOLDER")
         cache = folder.root.resolve().parent / ".data"
         node["cache"] = str(cache) if cache.is_dir() else None  # what training kept there
-    corpus = with_held_out(build(node).corpus(), settings["held_out_share"])
+    whole = build(node).corpus()
+    corpus = with_held_out(whole, settings["held_out_share"])
     if sha256_of_corpus(corpus) != folder.data_fingerprint():
         raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
-    return corpus
+    return corpus, whole

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -34,8 +35,8 @@ def evaluate(
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
     Writes predictions/, metrics.json and, with what `knowledge` measures, knowledge.json; prints the table and six
-    lines; mirrors are told the same. Test has no answers, so it gets no figure. predictions/ holds the questions that
-    are asked, the others of the inquiry's settings are for the card alone.
+    lines; mirrors are told the same. Test has no answers, so it gets no figure. predictions/ holds what was asked; the
+    inquiry's other settings are for the card alone.
     """
     inquiry = inquiry or Inquiry()
     dev, test = spread(corpus.dev, inquiry.at_most), spread(corpus.test, inquiry.at_most)
@@ -49,7 +50,7 @@ def evaluate(
         model = folder.load_model(stage)
         for split, questions in (("dev", dev), ("test", test)):
             answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
-            _write(folder, prefix + split, questions, answers)
+            _write(folder.root, prefix + split, questions, answers)
             predictions = [answer.text for answer in answers]
             if split == "dev" and questions:
                 rows[_row_name(folder, stage)] = {"dev": score(predictions, questions)}
@@ -67,14 +68,30 @@ def evaluate(
     return metrics
 
 
+def evaluate_on_dev(folder: RunFolder, corpus: Corpus, inquiry: Inquiry) -> None:
+    """Ask a run that held out train people about dev and test, into a folder dev of their own in the run's folder.
+
+    The corpus is the one with dev, the people of `inquiry.fit_on` those held out (`run_corpus.corpus_with_dev`). What
+    the run says of the held-out people stays as it is.
+    """
+    into = folder.root / "dev"
+    (into / "predictions").mkdir(parents=True, exist_ok=True)
+    model = folder.load_model()
+    for split, questions in (("dev", corpus.dev), ("test", corpus.test)):
+        some = spread(questions, inquiry.at_most)
+        answers = answer_questions(model, folder.tokenizer(), [question.text for question in some])
+        _write(into, split, some, answers)
+    judge(folder, corpus, inquiry, into)
+
+
 def _row_name(folder: RunFolder, stage: str) -> str:
     started = bool(folder.config()["init_from"]) or folder.stage("pretrain").finished
     return ROWS["finetune_only"] if stage == "finetune" and not started else ROWS[stage]
 
 
-def _write(folder: RunFolder, name: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+def _write(root: Path, name: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
     """predictions/NAME.tsv to exchange, NAME.jsonl with question, answer and log-probability to look into."""
-    predictions = folder.root / "predictions"
+    predictions = root / "predictions"
     write_predictions(predictions / f"{name}.tsv", [answer.text for answer in answers])
     with open(predictions / f"{name}.jsonl", "w", encoding="utf-8") as file:
         for question, answer in zip(questions, answers, strict=True):

@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
-from birthplace_lm.asking import COSTLY, Asking, Inquiry
+from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.cli import evaluate
+from birthplace_lm.composing import build
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer
 from birthplace_lm.evaluation import signals
 from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
 from birthplace_lm.evaluation.exact_match import read_predictions
+from birthplace_lm.evaluation.fits import Told, fits_card
 from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
-from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _confidence, _stored, knowledge_card
+from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _stored, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
 from birthplace_lm.prefix_tree import PlaceScores, score_places
 from birthplace_lm.run_corpus import corpus_of
@@ -29,8 +32,8 @@ from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 
 SECTIONS = (
-    "asked chosen beam places stored confidence detector probabilities calibration thresholds thresholds_hold "
-    "unknown_names errors"
+    "asked chosen beam places stored fitted_on confidence detector probabilities calibration thresholds "
+    "thresholds_hold unknown_names errors"
 )
 
 BRIEF = ("pretrain.epochs=1", "pretrain.batch_size=64", "finetune.epochs=1", "finetune.batch_size=32")
@@ -214,9 +217,13 @@ def told(n: int = 200, seed: int = 0) -> tuple[Signals, np.ndarray]:
     return Signals(answers, answer_signals(answers) | {"noise": rng.normal(size=n)}, {}, None), right
 
 
+def fitted(signals: Signals, right: np.ndarray, held_out: Told | None = None) -> dict[str, Any]:
+    return fits_card(Told("dev", signals.values, probabilities(signals), right), signals.left_out, held_out)
+
+
 def test_thresholds_and_calibration_mean_what_they_say() -> None:
     signals, right = told()
-    card = _confidence(signals, right, "dev", seed=0)
+    card = fitted(signals, right)
     p = np.exp([answer.log_probability for answer in signals.answers])
     calibrated = LogitScaling(card["calibration"]["temperature"], card["calibration"]["bias"])(p)
     assert abs(calibrated.mean() - right.mean()) < 0.03 < abs(p.mean() - right.mean())
@@ -263,16 +270,85 @@ def test_the_detector_of_a_half_has_seen_the_other_half_alone() -> None:
         )
 
 
+def test_what_is_fitted_on_others_knows_no_answer_of_those_asked() -> None:
+    """By scikit-learn: detector, scaling and threshold from the others alone, then applied."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    asked, right = told(150, seed=1)
+    others, others_right = told(300, seed=2)
+    held_out = Told("held-out train people", others.values, probabilities(others), others_right)
+    card = fitted(asked, right, held_out)
+    assert {card["fitted_on"], card["detector"]["fitted_on"], card["calibration"]["fitted_on"]} == {held_out.whose}
+    assert card["probabilities"]["fitted_on"] == "held-out questions"
+    assert (card["calibration"]["questions"], card["probabilities"]["questions"]) == (300, 150)
+    names = [name for name in asked.values if "first" not in name]
+    before, after = (np.stack([signals.values[name] for name in names], axis=1) for signals in (others, asked))
+    scaler = StandardScaler().fit(before)
+    theirs = LogisticRegression(C=1.0, tol=1e-10).fit(scaler.transform(before), others_right)
+    combined = theirs.predict_proba(scaler.transform(after))[:, 1]
+    auroc = card["confidence"]["signals"]["detector"]["auroc"]["value"]
+    assert auroc == pytest.approx(metrics.roc_auc_score(right, combined), abs=1e-3)
+    scaling = LogitScaling(card["calibration"]["temperature"], card["calibration"]["bias"])
+    brier = np.mean((scaling(probabilities(asked)) - right) ** 2)
+    assert card["probabilities"]["calibrated"]["brier"]["value"] == pytest.approx(brier)
+    for risk, row in card["thresholds_hold"].items():
+        sure = scaling(held_out.probability)
+        assert (~others_right[sure >= row["threshold"]]).mean() <= float(risk)
+        given = scaling(probabilities(asked)) >= row["threshold"]
+        found = (row["answered"]["count"], row["wrong"]["count"], row["answered"]["total"])
+        assert found == (given.sum(), (given & ~right).sum(), 150)
+    wrong = fitted(asked, ~right, held_out)  # other answers of those asked change no fit
+    for part in ("detector", "calibration", "thresholds"):
+        assert wrong[part] == card[part]
+
+
+def test_others_that_cannot_be_fitted_say_why() -> None:
+    asked, right = told(150, seed=1)
+    few, few_right = told(9)
+    card = fitted(asked, right, Told("held-out train people", few.values, probabilities(few), few_right))
+    assert "9 questions" in card["calibration"]["why"] and "9 questions" in card["detector"]["why"]
+    assert all("9 questions" in row["why"] for row in card["thresholds_hold"].values())
+    assert card["probabilities"]["raw"]["ece"]["value"] is not None
+
+
+def test_a_run_that_held_out_train_people_is_asked_about_dev(
+    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_run(tmp_path, "held_out_share=0.4", "data.people=120", "data.hold_out_people=6", *BRIEF)
+    before = {path: path.read_bytes() for path in folder.root.rglob("*.*") if path.is_file()}
+    capsys.readouterr()
+    evaluate.main([str(folder.root), "--dev", "--unknown", "12"])
+    whole = build(folder.config()["data"]).corpus()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"dev: 0 of {len(whole.dev)} questions answered right")
+    card = json.loads((folder.root / "dev/knowledge.json").read_text())
+    assert card["asked"] == {"people": "dev", "questions": len(whole.dev), "right": 0, "left_out": 0}
+    assert card["fitted_on"] == "held-out train people" and lines == in_six_lines(card)
+    held_out = round(0.4 * len(whole.train))
+    assert card["calibration"]["questions"] == held_out
+    assert card["unknown_names"]["held out"]["guessing"]["ideal"] is not None
+    for split, questions in (("dev", whole.dev), ("test", whole.test)):
+        rows = (folder.root / f"dev/predictions/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        answers = [json.loads(row)["prediction"] for row in rows]
+        assert len(read_predictions(folder.root / f"dev/predictions/{split}.tsv")) == len(questions)
+        assert answers == Asking(folder, whole).answers([question.name for question in questions])
+    assert {path: path.read_bytes() for path in before} == before  # what was said of the people held out stays
+    with pytest.raises(SystemExit):
+        evaluate.main([str(run.root), "--dev"])
+    assert "was trained with held_out_share=0: it is asked about dev without --dev" in capsys.readouterr().err
+
+
 def test_all_wrong_is_no_calibration_but_a_card() -> None:
     signals, right = told(40)
-    card = _confidence(signals, np.zeros_like(right), "dev", seed=0)
+    card = fitted(signals, np.zeros_like(right))
     assert card["calibration"]["temperature"] is None and "all 40 answers are wrong" in card["calibration"]["why"]
     assert "of one half of the questions" in card["confidence"]["left_out"]["detector"]
     assert all(threshold is None for threshold in card["thresholds"].values())
 
 
 def test_one_wrong_answer_is_in_one_half_and_the_reason_says_so() -> None:
-    card = _confidence(told(64)[0], np.arange(64) > 0, "dev", seed=0)
+    card = fitted(told(64)[0], np.arange(64) > 0)
     detector, threshold = card["confidence"]["left_out"]["detector"], card["thresholds_hold"]["0.1"]["why"]
     whys = [card["calibration"]["why"], detector, threshold]
     assert all(why.startswith("of one half of the questions: ") and "all 32 answers are right" in why for why in whys)

@@ -40,6 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
         "are, which takes several times as long)",
     )
     parser.add_argument(
+        "--dev",
+        action="store_true",
+        help="ask a run with held_out_share about dev and test, fit all on the held-out train people, write to RUN/dev",
+    )
+    parser.add_argument(
         "--seeds",
         type=Path,
         nargs="+",
@@ -58,13 +63,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _score_again(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from birthplace_lm.allocator import keep_freed_memory
     from birthplace_lm.asking import Inquiry, check_siblings
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.evaluation.signals import UNSCORED
-    from birthplace_lm.run_corpus import corpus_of
+    from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
     from birthplace_lm.runs import RunFolder
-    from birthplace_lm.scoring import evaluate
+    from birthplace_lm.scoring import evaluate, evaluate_on_dev
 
     keep_freed_memory()
     folder = RunFolder(options.run)
@@ -75,6 +82,11 @@ def _score_again(options: argparse.Namespace) -> None:
     unscored = UNSCORED if options.unscored is None else options.unscored
     with as_config_errors("birthplace-evaluate"):
         inquiry = Inquiry(options.thorough, at_most, options.unknown, unscored, siblings)
+    if options.dev:
+        corpus, held_out = corpus_with_dev(folder, options.data)
+        with folder.locked():
+            evaluate_on_dev(folder, corpus, replace(inquiry, fit_on=held_out))
+        return
     corpus = corpus_of(folder, options.data)
     with folder.locked():
         evaluate(folder, corpus, inquiry=inquiry)

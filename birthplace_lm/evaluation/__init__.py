@@ -11,4 +11,5 @@ stored          what the model completes in a biography beside what it answers (
 unknown_names   names of people nobody wrote of (guesses: what is answered about them)
 error_types     what the wrong answers are (shares: how every share is reported)
 crosswise       what is fitted on questions and reported on the same, each half with the fit of the other
+fits            detector, calibration and thresholds, fitted on other people or crosswise
 """

@@ -1,10 +1,10 @@
 """What is fitted on questions and reported on the same questions, honestly: each half with the fit of the other.
 
 No question's own label enters what is said of it. Labels of the same split do, so a figure made like this is to be
-marked as cross-fitted. Legend: N questions.
+marked as cross-fitted; one that is fitted on other people (`thresholds_from`) needs no such mark. Legend: N questions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,21 @@ def thresholds(probability: Array, right: Array, seed: int = 0) -> dict[str, Any
         for fit, asked in halves(right, seed):
             scaling = fit_logit_scaling(probability[fit], right[fit])
             folds.append((Ranking(scaling(probability[fit]), right[fit]), scaling(probability[asked]), right[asked]))
+    return _found(Ranking(calibrated, right), folds)
+
+
+def thresholds_from(fit_probability: Array, fit_right: Array, probability: Array, right: Array) -> dict[str, Any]:
+    """The same with calibration and threshold from other people alone: what came of them on all of these questions.
+
+    `fit_probability` and `fit_right` (M,) are theirs. Raises ValueError where they cannot be fitted.
+    """
+    scaling = fit_logit_scaling(fit_probability, fit_right)
+    ranking = Ranking(scaling(fit_probability), np.asarray(fit_right, dtype=bool))
+    return _found(ranking, [(ranking, scaling(probability), np.asarray(right, dtype=bool))])
+
+
+def _found(rule: Ranking, folds: Sequence[tuple[Ranking, Array, Array]]) -> dict[str, Any]:
+    """The thresholds of a rule, and the shares over all folds: what chose the fold's threshold, and who was asked."""
     found = {}
     for risk in RISKS:
         bounds = [ranking.threshold(risk) for ranking, _, _ in folds]
@@ -52,7 +67,7 @@ def thresholds(probability: Array, right: Array, seed: int = 0) -> dict[str, Any
         wrong = sum(int((some & ~correct).sum()) for some, (_, _, correct) in zip(given, folds, strict=True))
         answered = np.concatenate(given).tolist()
         found[str(risk)] = {
-            "threshold": Ranking(calibrated, right).threshold(risk),
+            "threshold": rule.threshold(risk),
             "answered": share_of(answered, of="questions"),
             "wrong": share(wrong, sum(answered), of="answers given"),
         }
