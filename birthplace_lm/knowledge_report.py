@@ -84,7 +84,7 @@ def _calibration(card: Card) -> str:
     words = f"calibration error: {raw['value']:.1%} as the model says"
     if after is None:
         return f"{words}, not calibrated: {card['calibration']['why']}"
-    return f"{words}, {after['value']:.1%} calibrated ({_fitted(card)} on {card['fitted_on']})"
+    return f"{words}, {after['value']:.1%} calibrated ({_fitted(card)})"
 
 
 def _unknown(card: Card) -> str:
@@ -112,7 +112,9 @@ def _errors(card: Card) -> str:
 
 
 def _fitted(card: Card) -> str:
-    return "cross-fitted" if card["fitted_on"] == card["asked"]["people"] else "fitted"
+    """Whose answers stand behind it: crosswise those of the people asked, or those of others."""
+    crosswise = card["fitted_on"] == card["asked"]["people"]
+    return f"{'cross-' if crosswise else ''}fitted on {card['fitted_on']}"
 
 
 def _of(share: Mapping[str, Any]) -> str:
