@@ -21,15 +21,15 @@ COSTLY = "left out for its cost: birthplace-evaluate RUN --thorough measures it"
 
 @dataclass(frozen=True)
 class Inquiry:
-    """How much is asked of a run.
+    """What is asked of a run, and how much.
 
     thorough: every signal of confidence, also those that cost tens of times what the answers cost.
-    at_most: so many questions of a split, evenly spread (see `people.spread`); None for all of them.
+    at_most: so many questions of a split, and people to fit on, evenly spread (`people.spread`); None for all of them.
     unknown: so many names of each made-up family; None for as many as people are asked, at least 100.
     unscored: of the places that `thorough` scores for every name those may be left out that have so much probability
         together, in [0, 1); 0 scores all of them.
     siblings: runs with other seeds, how many of which give the same answer is one more signal.
-    fit_on: people who were held out of training, on whom whatever is fitted is then fitted; of nobody, those asked.
+    fit_on: people held out of training, on whom whatever is fitted is fitted; without any, on those asked.
 
     Raises ValueError for less than 1 question, fewer than 0 names, an `unscored` that is no such probability.
     """
@@ -43,11 +43,13 @@ class Inquiry:
 
     def __post_init__(self) -> None:
         if self.at_most is not None and self.at_most < 1:
-            raise ValueError(f"at least 1 question has to be asked, not {self.at_most}")
+            raise ValueError(f"at_most={self.at_most}: at least 1 question has to be asked")
         if self.unknown is not None and self.unknown < 0:
-            raise ValueError(f"{self.unknown} names cannot be made up: choose 0 or more")
+            raise ValueError(f"unknown={self.unknown}: choose 0 names or more to be made up")
         if not 0 <= self.unscored < 1:
-            raise ValueError(f"places of probability {self.unscored} cannot stay unscored: choose 0 or more, below 1")
+            raise ValueError(
+                f"unscored={self.unscored}: places of that probability are left out, choose 0 or more, below 1"
+            )
 
 
 class Asking:

@@ -9,18 +9,18 @@ import torch
 
 from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, as_config_errors, build, differences
-from birthplace_lm.corpus import FILES, Corpus, Questions
+from birthplace_lm.corpus import Corpus
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
 from birthplace_lm.people import spread
-from birthplace_lm.run_corpus import with_held_out
+from birthplace_lm.run_corpus import check_questions, with_held_out
 from birthplace_lm.runs import STAGES, RunFolder, build_model
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
 from birthplace_lm.teachers import check_start, teacher, with_start, with_teachers
-from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
+from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 _ORDER = (*STAGES, "evaluate")
@@ -116,7 +116,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
         job = Job(settings, folder, corpus, tokenizer, source, teachers)
         model = job.model()
-    _check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
+    check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
         steps[stage] = job.data(stage).plan.total_steps
@@ -130,34 +130,6 @@ def _check_stages(stages: Any) -> None:
     known = isinstance(stages, list) and set(stages) <= set(_ORDER)
     if not known or stages != sorted(stages, key=_ORDER.index):
         raise ConfigError(f"stages is a list of {', '.join(_ORDER)}, in this order, not {stages}")
-
-
-def _check_questions(corpus: Corpus, tokenizer: CharTokenizer, block_size: int, longest: int) -> None:
-    """Every question can be asked: its characters are known and it fits the model with its ⁇."""
-    for split in ("train", "dev", "test"):
-        if _all_fit(getattr(corpus, split), tokenizer, block_size if split == "train" else longest, split == "train"):
-            continue
-        for number, question in enumerate(getattr(corpus, split), start=1):
-            where = f"question {number} of {split} ({FILES[split]})"
-            try:
-                tokenizer.encode(question.text + (question.answer or ""))
-            except UnknownCharacterError as error:
-                raise ConfigError(f"{where}: {error}") from None
-            answered = split == "train"
-            length = len(question.text) + 1 + (len(question.answer or "") + 1 if answered else 0)
-            room = block_size if answered else longest
-            if length > room:
-                raise ConfigError(
-                    f"{where} has {length} characters with its {'answer and two sentinels' if answered else '⁇'}, "
-                    f"the block has {room}: shorten it or raise model.block_size"
-                )
-
-
-def _all_fit(questions: Questions, tokenizer: CharTokenizer, room: int, answered: bool) -> bool:
-    """Whether mapped questions need not be looked at one by one, to find which of them cannot be asked."""
-    if not isinstance(questions, AskedQuestions):
-        return False
-    return tokenizer.knows(questions.characters) and questions.longest(answered) + 1 + answered <= room
 
 
 def _shown_in_training(corpus: Corpus) -> Iterator[str]:

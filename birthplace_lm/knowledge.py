@@ -5,11 +5,12 @@
     beam             how many are right when beam search writes the answer, and how many answers are others by it
     places           the places of the train people, the most frequent first
     stored           the places that come out of the biographies, and how often the question is right given that
-    fitted_on        whose answers detector, calibration and thresholds were fitted on
+    fitted_on        whose answers detector, calibration and thresholds were fitted on, of how many people
     confidence       every signal of confidence, how well it tells right from wrong answers
-    detector         the signals combined; among the signals of `confidence` it is cross-fitted
+    detector         the signals combined, fitted on all of them; among the signals of `confidence` it knows no answer
+                     of the person asked
     probabilities    calibration error, Brier score and the like, before and after calibration
-    calibration      temperature and bias, fitted on all the questions asked: for other questions than these
+    calibration      temperature and bias, fitted on all of them: for other questions than these
     thresholds       for a share of wrong answers, the calibrated probability from which on to answer
     thresholds_hold  what came of such thresholds on questions that they were not chosen on
     unknown_names    what is answered about people nobody wrote of, and by which part of the name
@@ -57,24 +58,25 @@ def knowledge_card(
     """Everything of knowledge.json (see above) for the run's answering model.
 
     What is not defined, for want of questions or of wrong answers, is None with the reason as `why`. Questions that the
-    model cannot be asked with room for every place are left out and counted. The probe learns from as many train people
-    as dev questions are asked at most.
+    model cannot be asked with room for every place are left out and counted. `inquiry.at_most` also bounds the people
+    who are fitted on and those train people whom the probe learns from.
     """
     inquiry = inquiry or Inquiry()
     asking, asked = Asking(folder, corpus, inquiry.siblings), spread(corpus.dev, inquiry.at_most)
     people = [question for question in asked if asking.askable(question.name)]
     strangers = _strangers(asking, max(len(people), FEWEST_NAMES) if inquiry.unknown is None else inquiry.unknown, seed)
     askable = {family: [name for name in names if asking.askable(name)] for family, names in strangers.items()}
-    fit_people = [question for question in spread(inquiry.fit_on, inquiry.at_most) if asking.askable(question.name)]
+    others = spread(inquiry.fit_on, inquiry.at_most)
+    fit_people = [question for question in others if asking.askable(question.name)]
     names = [*([question.name for question in some] for some in (people, fit_people)), *askable.values()]
     # all at once: more rows of a length in a call
     told = asking.signals(list(chain(*names)), inquiry.thorough, inquiry.unscored)
     ends = list(accumulate(map(len, names), initial=0))
     known, held_out, *of_strangers = (told[begin:end] for begin, end in pairwise(ends))
     predictions = [answer.text for answer in known.answers]
-    others = _told(HELD_OUT_OF_TRAIN, held_out, fit_people) if inquiry.fit_on else None
     whose = HELD_OUT_OF_TRAIN if asking.config["held_out_share"] and not others else "dev"
     asked_of = _told(whose, known, people)
+    by = _told(HELD_OUT_OF_TRAIN, held_out, fit_people) if others else asked_of
     right = asked_of.right
     countries = place_origins(asking.world.places) if asking.world else None
     families = {
@@ -82,17 +84,13 @@ def knowledge_card(
         for (family, every), signals in zip(strangers.items(), of_strangers, strict=True)
     }
     return {
-        "asked": {
-            "people": whose,
-            "questions": len(people),
-            "right": int(right.sum()),
-            "left_out": len(asked) - len(people),
-        },
+        "asked": {**_of_whom(asked_of), "left_out": len(asked) - len(people)},
         "chosen": _chosen(known, people),
         "beam": _beam(asking, people, predictions, inquiry.thorough),
         "places": asking.places,
         "stored": _stored(asking, people, right, spread(corpus.train, inquiry.at_most)),
-        **fits_card(asked_of, known.left_out, others, seed),
+        "fitted_on": {**_of_whom(by), "left_out": len(others or asked) - len(by.right)},
+        **fits_card(asked_of, known.left_out, by if others else None, seed),
         "unknown_names": _unknown(asking, people, known, families, seed),
         "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
     }
@@ -102,6 +100,10 @@ def _told(whose: str, signals: Signals, people: Sequence[Question]) -> Told:
     pairs = zip(signals.answers, people, strict=True)
     right = np.array([answer.text == question.answer for answer, question in pairs], dtype=bool)
     return Told(whose, signals.values, probabilities(signals), right)
+
+
+def _of_whom(told: Told) -> Card:
+    return {"people": told.whose, "questions": len(told.right), "right": int(told.right.sum())}
 
 
 def _chosen(known: Signals, people: Sequence[Question]) -> Card:

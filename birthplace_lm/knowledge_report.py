@@ -113,8 +113,8 @@ def _errors(card: Card) -> str:
 
 def _fitted(card: Card) -> str:
     """Whose answers stand behind it: crosswise those of the people asked, or those of others."""
-    crosswise = card["fitted_on"] == card["asked"]["people"]
-    return f"{'cross-' if crosswise else ''}fitted on {card['fitted_on']}"
+    whose = card["fitted_on"]["people"]
+    return f"{'cross-' if whose == card['asked']['people'] else ''}fitted on {whose}"
 
 
 def _of(share: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_CALL = 64  # how many positions of a model of 3 million parameters take a processor as long as a call
+_CALL = 64  # positions that take as long as a call: 9.5 ms for 120, 36 for 640 (3 million parameters, two threads)
 
 
 def of_one_length(rows: Sequence[Sized], most: int, which: Iterable[int] | None = None) -> Iterator[list[int]]:

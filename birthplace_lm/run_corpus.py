@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from birthplace_lm.composing import ConfigError, build
-from birthplace_lm.corpus import Corpus, Questions
+from birthplace_lm.corpus import FILES, Corpus, Questions
+from birthplace_lm.mapped_texts import AskedQuestions
 from birthplace_lm.people import hold_out
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.sources import sha256_of_corpus
+from birthplace_lm.tokenizer import CharTokenizer, UnknownCharacterError
 
 
 def with_held_out(corpus: Corpus, share: float) -> Corpus:
@@ -54,3 +56,31 @@ def _with_and_without(folder: RunFolder, data: Path | None) -> tuple[Corpus, Cor
     if sha256_of_corpus(corpus) != folder.data_fingerprint():
         raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
     return corpus, whole
+
+
+def check_questions(corpus: Corpus, tokenizer: CharTokenizer, block_size: int, longest: int) -> None:
+    """Raise ConfigError for a question with an unknown character, or one that does not fit the model with its ⁇."""
+    for split in ("train", "dev", "test"):
+        if _all_fit(getattr(corpus, split), tokenizer, block_size if split == "train" else longest, split == "train"):
+            continue
+        for number, question in enumerate(getattr(corpus, split), start=1):
+            where = f"question {number} of {split} ({FILES[split]})"
+            try:
+                tokenizer.encode(question.text + (question.answer or ""))
+            except UnknownCharacterError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            answered = split == "train"
+            length = len(question.text) + 1 + (len(question.answer or "") + 1 if answered else 0)
+            room = block_size if answered else longest
+            if length > room:
+                raise ConfigError(
+                    f"{where} has {length} characters with its {'answer and two sentinels' if answered else '⁇'}, "
+                    f"the block has {room}: shorten it or raise model.block_size"
+                )
+
+
+def _all_fit(questions: Questions, tokenizer: CharTokenizer, room: int, answered: bool) -> bool:
+    """Whether mapped questions need not be looked at one by one, to find which of them cannot be asked."""
+    if not isinstance(questions, AskedQuestions):
+        return False
+    return tokenizer.knows(questions.characters) and questions.longest(answered) + 1 + answered <= room

@@ -15,9 +15,11 @@ from birthplace_lm.durations import duration
 from birthplace_lm.evaluation.baselines import baseline_rows
 from birthplace_lm.evaluation.exact_match import score, write_predictions
 from birthplace_lm.evaluation.slices import all_slices
+from birthplace_lm.knowledge import HELD_OUT_OF_TRAIN
 from birthplace_lm.knowledge_report import judge
 from birthplace_lm.mirroring import show_pictures, tell_answers, tell_scores
 from birthplace_lm.people import spread
+from birthplace_lm.run_corpus import check_questions
 from birthplace_lm.runs import RunFolder
 
 if TYPE_CHECKING:  # it is one of Lightning's, whose import takes longer than all else
@@ -72,16 +74,17 @@ def evaluate_on_dev(folder: RunFolder, corpus: Corpus, inquiry: Inquiry) -> None
     """Ask a run that held out train people about dev and test, into a folder dev of their own in the run's folder.
 
     The corpus is the one with dev, the people of `inquiry.fit_on` those held out (`run_corpus.corpus_with_dev`). What
-    the run says of the held-out people stays as it is.
+    the run says of the held-out people stays as it is. Raises ConfigError for a question that cannot be asked.
     """
-    into = folder.root / "dev"
+    model, tokenizer, into = folder.load_model(), folder.tokenizer(), folder.root / "dev"
+    check_questions(corpus, tokenizer, folder.config()["model"]["block_size"], model.max_length)
     (into / "predictions").mkdir(parents=True, exist_ok=True)
-    model = folder.load_model()
     for split, questions in (("dev", corpus.dev), ("test", corpus.test)):
         some = spread(questions, inquiry.at_most)
-        answers = answer_questions(model, folder.tokenizer(), [question.text for question in some])
+        answers = answer_questions(model, tokenizer, [question.text for question in some])
         _write(into, split, some, answers)
     judge(folder, corpus, inquiry, into)
+    print(f"everything is in {into}")
 
 
 def _row_name(folder: RunFolder, stage: str) -> str:
@@ -102,7 +105,7 @@ def _write(root: Path, name: str, questions: Sequence[Question], answers: Sequen
 
 def print_table(folder: RunFolder, metrics: dict[str, Any]) -> None:
     """The rows of a run, their exact match on dev with its 95 % interval."""
-    asked = "held-out train people" if folder.config()["held_out_share"] else "dev"
+    asked = HELD_OUT_OF_TRAIN if folder.config()["held_out_share"] else "dev"
     table = Table(title=f"{folder.name}: exact match on {asked}", title_justify="left")
     for column in ("row", "right", "of", "exact match", "95 % interval"):
         table.add_column(column, justify="left" if column == "row" else "right")

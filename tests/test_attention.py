@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from birthplace_lm.attention import heads
 from birthplace_lm.attention.differential import DifferentialWeights
 from birthplace_lm.attention.heads import causal_sums
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
@@ -65,9 +66,17 @@ def test_a_late_output_does_depend_on_an_early_character(attention: str, positio
     assert not torch.allclose(model(x)[:, -1], model(changed)[:, -1])
 
 
+@pytest.fixture(params=[0, heads._FEW], ids=["fused", "as a matrix"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Few new positions by the fused kernel, as on a GPU, and as on a processor."""
+    monkeypatch.setattr(heads, "_FEW", request.param)
+    assert isinstance(request.param, int)
+    return request.param
+
+
 @every_pair
 @pytest.mark.parametrize("cuts", [[1] * 20, [5, 1, 1, 8, 5], [20]])
-def test_decoding_with_a_cache_is_decoding_without(attention: str, positions: str, cuts: list[int]) -> None:
+def test_decoding_with_a_cache_is_decoding_without(attention: str, positions: str, cuts: list[int], few: int) -> None:
     model = roughened(tiny(attention, positions)).double().eval()
     x, cache, begin, outputs = tokens(20), model.new_cache(), 0, []
     for cut in cuts:
@@ -317,7 +326,9 @@ def test_a_window_of_w_shows_exactly_w_positions(window: int) -> None:
 @pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
 @pytest.mark.parametrize("cuts", [[1] * 20, [9, 1, 1, 7, 2]])
 @pytest.mark.parametrize("window", [1, 4])
-def test_a_window_forgets_what_it_cannot_see_and_still_counts(positions: str, cuts: list[int], window: int) -> None:
+def test_a_window_forgets_what_it_cannot_see_and_still_counts(
+    positions: str, cuts: list[int], window: int, few: int
+) -> None:
     model = roughened(tiny("sliding_window", positions, knobs={"window": window})).double().eval()
     x, cache, begin, outputs = tokens(20), model.new_cache(), 0, []
     for cut in cuts:
@@ -508,18 +519,19 @@ def test_the_fused_kernel_rests_where_weights_are_wanted_or_dropped(
     model(tokens(20))  # a processor drops weights by itself, the kernel has no dropout there
     with listening(model.eval()):
         model(tokens(20))
-    model(tokens(16))  # so few positions are quicker without it
+    model(tokens(heads._FEW))  # so few positions are quicker without it
     with pytest.raises(AssertionError, match="the fused kernel was called"):
-        model(tokens(20))
+        model(tokens(heads._FEW + 1))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what the compiler says of itself
 @every_variant
-def test_it_compiles_into_one_graph(attention: str) -> None:
+@pytest.mark.parametrize("length", [heads._FEW, 20])
+def test_it_compiles_into_one_graph(attention: str, length: int) -> None:
     """A break of the graph is an error under `fullgraph`; what the compiler caught computes the same, backwards too."""
     torch.compiler.reset()
-    model, x = roughened(tiny(attention, n_layers=2 if attention == "hybrid" else 1)).double(), tokens(20)
+    model, x = roughened(tiny(attention, n_layers=2 if attention == "hybrid" else 1)).double(), tokens(length)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     results = []
     for forward in (model, compiled):

@@ -1,7 +1,7 @@
 """The whole card of a run: complete, honest about what is not defined, and true to what the parts say."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from birthplace_lm import run_corpus
 from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.cli import evaluate
@@ -27,7 +28,7 @@ from birthplace_lm.evaluation.temperature import LogitScaling
 from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _stored, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
 from birthplace_lm.prefix_tree import PlaceScores, score_places
-from birthplace_lm.run_corpus import corpus_of
+from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 
@@ -173,10 +174,11 @@ def test_the_command_writes_the_card_again(run: RunFolder, capsys: pytest.Captur
 def test_as_many_unknown_names_are_made_up_as_it_says(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run.root / "knowledge.json").read_text()
     for options, message in (
-        (["--unknown", "-1"], "-1 names cannot be made up: choose 0 or more"),
-        (["--thorough", "--unscored", "1"], "places of probability 1.0 cannot stay unscored: choose 0 or more, below"),
+        (["--unknown", "-1"], "unknown=-1: choose 0 names or more to be made up"),
+        (["--thorough", "--unscored", "1"], "unscored=1.0: places of that probability are left out, choose 0 or more"),
         (["--unscored", "0"], "--unscored says which places --thorough scores: give both"),
-        (["--at-most", "0"], "at least 1 question has to be asked, not 0"),
+        (["--questions", "FILE", "--dev", "--at-most", "3"], "nothing else: leave away --at-most, --dev"),
+        (["--at-most", "0"], "at_most=0: at least 1 question has to be asked"),
     ):
         with pytest.raises(SystemExit):
             evaluate.main([str(run.root), *options])
@@ -279,7 +281,7 @@ def test_what_is_fitted_on_others_knows_no_answer_of_those_asked() -> None:
     others, others_right = told(300, seed=2)
     held_out = Told("held-out train people", others.values, probabilities(others), others_right)
     card = fitted(asked, right, held_out)
-    assert {card["fitted_on"], card["detector"]["fitted_on"], card["calibration"]["fitted_on"]} == {held_out.whose}
+    assert {card["detector"]["fitted_on"], card["calibration"]["fitted_on"]} == {held_out.whose}
     assert card["probabilities"]["fitted_on"] == "held-out questions"
     assert (card["calibration"]["questions"], card["probabilities"]["questions"]) == (300, 150)
     names = [name for name in asked.values if "first" not in name]
@@ -312,31 +314,68 @@ def test_others_that_cannot_be_fitted_say_why() -> None:
     assert card["probabilities"]["raw"]["ece"]["value"] is not None
 
 
+def test_nobody_is_asked_and_others_are_fitted_on() -> None:
+    others, right = told(150, seed=1)
+    held_out = Told("held-out train people", others.values, probabilities(others), right)
+    card = fits_card(Told("dev", {}, np.empty(0), np.empty(0, dtype=bool)), {}, held_out)
+    assert card["calibration"]["temperature"] is not None and card["detector"]["signals"]
+    assert all(row["answered"]["total"] == 0 and row["threshold"] for row in card["thresholds_hold"].values())
+    assert card["confidence"]["signals"]["detector"]["auroc"]["value"] is None
+
+
 def test_a_run_that_held_out_train_people_is_asked_about_dev(
-    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With answers by which a part of the model's is right, dev's and those of the people held out."""
     folder = tiny_run(tmp_path, "held_out_share=0.4", "data.people=120", "data.hold_out_people=6", *BRIEF)
+    whole, held_out = corpus_with_dev(folder)
+    assert whole.dev == build(folder.config()["data"]).corpus().dev and len(whole.test) > 5
+    assert {question.name for question in held_out}.isdisjoint(question.name for question in whole.train)
+    asking = Asking(folder, whole)
+
+    def right(questions: Sequence[Question]) -> tuple[Question, ...]:
+        answers = asking.answers([question.name for question in questions])
+        return tuple(
+            replace(question, answer=answer) if number % 3 else question
+            for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
+        )
+
+    known = replace(whole, dev=right(whole.dev))
+    monkeypatch.setattr(run_corpus, "corpus_with_dev", lambda *asked: (known, right(held_out)))
     before = {path: path.read_bytes() for path in folder.root.rglob("*.*") if path.is_file()}
     capsys.readouterr()
     evaluate.main([str(folder.root), "--dev", "--unknown", "12"])
-    whole = build(folder.config()["data"]).corpus()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"dev: 0 of {len(whole.dev)} questions answered right")
-    card = json.loads((folder.root / "dev/knowledge.json").read_text())
-    assert card["asked"] == {"people": "dev", "questions": len(whole.dev), "right": 0, "left_out": 0}
-    assert card["fitted_on"] == "held-out train people" and lines == in_six_lines(card)
-    held_out = round(0.4 * len(whole.train))
-    assert card["calibration"]["questions"] == held_out
-    assert card["unknown_names"]["held out"]["guessing"]["ideal"] is not None
+    card, lines = json.loads((folder.root / "dev/knowledge.json").read_text()), capsys.readouterr().out.splitlines()
+    assert lines == [*in_six_lines(card), f"everything is in {folder.root / 'dev'}"]
+    n, m = len(whole.dev), len(held_out)
+    assert card["asked"] == {"people": "dev", "questions": n, "right": n - -(-n // 3), "left_out": 0}
+    others = {"people": "held-out train people", "questions": m, "right": m - -(-m // 3), "left_out": 0}
+    assert card["fitted_on"] == others and card["calibration"]["questions"] == m
+    assert card["detector"]["signals"] and card["calibration"]["temperature"] is not None
+    assert {row["answered"]["total"] for row in card["thresholds_hold"].values()} == {n}
+    assert card["probabilities"]["calibrated"] and "fitted on held-out train people" in lines[2] + lines[3]
     for split, questions in (("dev", whole.dev), ("test", whole.test)):
         rows = (folder.root / f"dev/predictions/{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        answers = [json.loads(row)["prediction"] for row in rows]
+        said = [json.loads(row)["prediction"] for row in rows]
+        assert said == asking.answers([question.name for question in questions])
         assert len(read_predictions(folder.root / f"dev/predictions/{split}.tsv")) == len(questions)
-        assert answers == Asking(folder, whole).answers([question.name for question in questions])
     assert {path: path.read_bytes() for path in before} == before  # what was said of the people held out stays
+
+
+def test_dev_is_not_asked_where_it_cannot_be(
+    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SystemExit):
         evaluate.main([str(run.root), "--dev"])
     assert "was trained with held_out_share=0: it is asked about dev without --dev" in capsys.readouterr().err
+    folder = tiny_run(tmp_path, "held_out_share=0.4", "data.people=60", *BRIEF)
+    whole, held_out = corpus_with_dev(folder)
+    strange = replace(whole, test=(*whole.test, Question("Where was Яна Vik born?")))
+    monkeypatch.setattr(run_corpus, "corpus_with_dev", lambda *asked: (strange, held_out))
+    with pytest.raises(SystemExit):
+        evaluate.main([str(folder.root), "--dev"])
+    assert f"question {len(strange.test)} of test (birth_test_inputs.tsv)" in capsys.readouterr().err
+    assert not (folder.root / "dev").exists()
 
 
 def test_all_wrong_is_no_calibration_but_a_card() -> None:

@@ -18,8 +18,8 @@ from birthplace_lm.positions import Positions
 # others saw wrong gradients of it too (github.com/pytorch/pytorch/issues/150700, /139298, /196678).
 _TRUSTED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
-# Up to so many new positions a processor is quicker without the fused kernel, as decoding has them: five of them behind
-# 35 in 128 rows take 0.7 ms instead of 2.8 on two threads, 1.3 instead of 1.9 on one (eight heads of 32).
+# Up to so many new positions a processor is quicker without the fused kernel, as a step of decoding has them: five of
+# them behind 35 in 128 rows take 0.7 ms instead of 3.5 on two threads, 1.3 instead of 2.2 on one (eight heads of 32).
 _FEW = 16
 
 
@@ -197,9 +197,10 @@ class FusedAttention(nn.Module):
 
     def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None) -> Tensor:
         rows, heads, n_new, width = q.shape
-        asking = (q * width**-0.5).reshape(rows, self.n_groups, -1, width)  # (B, G, TH/G, K): a group's heads in turn
-        scores = (asking @ k.mT).view(rows, heads, n_new, -1)  # (B, H, T, S)
+        n_all, asking = k.shape[2], heads // self.n_groups * n_new  # positions that ask a group's keys, head by head
+        scores = (q * width**-0.5).reshape(rows, self.n_groups, asking, width) @ k.mT  # (B, G, TH/G, S)
+        scores = scores.view(rows, heads, n_new, n_all)  # (B, H, T, S)
         scores = scores if bias is None else scores + bias.to(scores.dtype)
-        mask = mask_of(causal(n_new, k.shape[2], q.device, window), scores.dtype)  # (T, S)
-        weights = self.weights(scores, mask, rows).reshape(rows, self.n_groups, -1, k.shape[2])  # (B, G, TH/G, S)
+        mask = mask_of(causal(n_new, n_all, q.device, window), scores.dtype)  # (T, S)
+        weights = self.weights(scores, mask, rows).reshape(rows, self.n_groups, asking, n_all)  # (B, G, TH/G, S)
         return (weights @ v).view(q.shape)  # (B, H, T, K)

@@ -53,6 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
         help="runs that differ by their seed alone: how many of them give the same answer is one more signal",
     )
     options = parser.parse_args(arguments)
+    of_the_card = ("thorough", "at_most", "unknown", "unscored", "dev", "seeds")
+    given = [name.replace("_", "-") for name in of_the_card if getattr(options, name) != parser.get_default(name)]
+    if options.questions and given:
+        parser.error(f"--questions answers the file and nothing else: leave away --{', --'.join(given)}")
     if options.unscored is not None and not options.thorough:
         parser.error("--unscored says which places --thorough scores: give both")
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds, thresholds_from
 from birthplace_lm.evaluation.detector import Detector, fit_detector
@@ -29,7 +31,7 @@ def fits_card(asked: Told, left_out: Mapping[str, str], held_out: Told | None = 
     """Signals with a detector of all of them, calibration and thresholds, ready for JSON; what cannot be had says why.
 
     Fitted on people `held_out` of training, where there are some; else on those asked, and every figure is crosswise,
-    each half with the fit of the other. `fitted_on` says whose answers it were. `left_out` names signals that could not
+    each half with the fit of the other. `fitted_on` says whose answers it were, `left_out` names signals that could not
     be had, with the reason.
     """
     signals, left_out, by = dict(asked.signals), dict(left_out), held_out or asked
@@ -43,7 +45,6 @@ def fits_card(asked: Told, left_out: Mapping[str, str], held_out: Told | None = 
     probability, right = (held_out.probability, held_out.right) if held_out else (None, None)
     calibration = calibration_card(asked.probability, asked.right, probability, right, seed)
     return {
-        "fitted_on": by.whose,
         "confidence": {**confidence_card(signals, asked.right, seed), "left_out": left_out},
         "detector": {**combined, "fitted_on": by.whose},
         "probabilities": calibration,
@@ -57,7 +58,7 @@ def _detector(asked: Told, held_out: Told | None, seed: int) -> tuple[Detector, 
     """The detector to be used on others, and what one says of those asked, (N,), that knows no answer of theirs."""
     if held_out:
         detector = fit_detector(held_out.signals, held_out.right)
-        return detector, detector(asked.signals)
+        return detector, detector(asked.signals) if len(asked.right) else np.empty(0)
     probability = crosswise_detector(asked.signals, asked.right, seed)
     return fit_detector(asked.signals, asked.right), probability
 
