@@ -6,7 +6,7 @@
     metrics.json         every figure, one object a split
     predictions/*.tsv    one answer a line, in the order of the questions
     knowledge.json       what the model knows, and whether it knows that it knows; pictures of it in knowledge/
-    dev/                 predictions and knowledge of dev, of a run that held out train people (birthplace-evaluate --dev)
+    dev/                 predictions and knowledge of dev, of a run that held out train people (evaluate --dev)
     progress.json        which stage began when, which are asked for, and the steps that each will have
     error.txt            the traceback, if the last attempt failed
     <stage>/             pretrain, finetune, finetune_only:
