@@ -40,7 +40,7 @@ def model(**changes: float) -> Transformer:
 
 
 def recording() -> Recording:
-    return Recording(CORPUS.documents, TOKENIZER, BLOCK, batch_size=ROWS, steps=STEPS)
+    return Recording(CORPUS.documents * 3, TOKENIZER, BLOCK, batch_size=ROWS, steps=STEPS)
 
 
 def made(name: str) -> Way:
