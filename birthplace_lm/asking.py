@@ -31,7 +31,7 @@ class Inquiry:
     siblings: runs with other seeds, how many of which give the same answer is one more signal.
     fit_on: people held out of training, on whom whatever is fitted is fitted; without any, on those asked.
 
-    Raises ValueError for less than 1 question, fewer than 0 names, an `unscored` that is no such probability.
+    Raises ValueError for fewer than 0 names, or an `unscored` that is no such probability.
     """
 
     thorough: bool = False
@@ -42,8 +42,6 @@ class Inquiry:
     fit_on: Sequence[Question] = ()
 
     def __post_init__(self) -> None:
-        if self.at_most is not None and self.at_most < 1:
-            raise ValueError(f"at_most={self.at_most}: at least 1 question has to be asked")
         if self.unknown is not None and self.unknown < 0:
             raise ValueError(f"unknown={self.unknown}: choose 0 names or more to be made up")
         if not 0 <= self.unscored < 1:

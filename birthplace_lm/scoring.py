@@ -21,6 +21,8 @@ from birthplace_lm.mirroring import show_pictures, tell_answers, tell_scores
 from birthplace_lm.people import spread
 from birthplace_lm.run_corpus import check_questions
 from birthplace_lm.runs import RunFolder
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
 
 if TYPE_CHECKING:  # it is one of Lightning's, whose import takes longer than all else
     from birthplace_lm.history import RunLogger
@@ -51,8 +53,7 @@ def evaluate(
         prefix = "" if stage == main else f"{stage}."
         model = folder.load_model(stage)
         for split, questions in (("dev", dev), ("test", test)):
-            answers = answer_questions(model, folder.tokenizer(), [question.text for question in questions])
-            _write(folder.root, prefix + split, questions, answers)
+            answers = _answered(model, folder.tokenizer(), questions, folder.root, prefix + split)
             predictions = [answer.text for answer in answers]
             if split == "dev" and questions:
                 rows[_row_name(folder, stage)] = {"dev": score(predictions, questions)}
@@ -80,9 +81,7 @@ def evaluate_on_dev(folder: RunFolder, corpus: Corpus, inquiry: Inquiry) -> None
     check_questions(corpus, tokenizer, folder.config()["model"]["block_size"], model.max_length)
     (into / "predictions").mkdir(parents=True, exist_ok=True)
     for split, questions in (("dev", corpus.dev), ("test", corpus.test)):
-        some = spread(questions, inquiry.at_most)
-        answers = answer_questions(model, tokenizer, [question.text for question in some])
-        _write(into, split, some, answers)
+        _answered(model, tokenizer, spread(questions, inquiry.at_most), into, split)
     judge(folder, corpus, inquiry, into)
     print(f"everything is in {into}")
 
@@ -92,8 +91,11 @@ def _row_name(folder: RunFolder, stage: str) -> str:
     return ROWS["finetune_only"] if stage == "finetune" and not started else ROWS[stage]
 
 
-def _write(root: Path, name: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-    """predictions/NAME.tsv to exchange, NAME.jsonl with question, answer and log-probability to look into."""
+def _answered(
+    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[Question], root: Path, name: str
+) -> list[Answer]:
+    """Into predictions/ of the root: NAME.tsv to exchange, NAME.jsonl with question, answer and log-probability."""
+    answers = answer_questions(model, tokenizer, [question.text for question in questions])
     predictions = root / "predictions"
     write_predictions(predictions / f"{name}.tsv", [answer.text for answer in answers])
     with open(predictions / f"{name}.jsonl", "w", encoding="utf-8") as file:
@@ -101,6 +103,7 @@ def _write(root: Path, name: str, questions: Sequence[Question], answers: Sequen
             row: dict[str, Any] = {"question": question.text, "answer": question.answer, "prediction": answer.text}
             row |= {"log_probability": answer.log_probability, "finished": answer.finished}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return answers
 
 
 def print_table(folder: RunFolder, metrics: dict[str, Any]) -> None:

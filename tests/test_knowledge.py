@@ -178,7 +178,7 @@ def test_as_many_unknown_names_are_made_up_as_it_says(run: RunFolder, capsys: py
         (["--thorough", "--unscored", "1"], "unscored=1.0: places of that probability are left out, choose 0 or more"),
         (["--unscored", "0"], "--unscored says which places --thorough scores: give both"),
         (["--questions", "FILE", "--dev", "--at-most", "3"], "nothing else: leave away --at-most, --dev"),
-        (["--at-most", "0"], "at_most=0: at least 1 question has to be asked"),
+        (["--at-most", "0"], "--at-most: at least 1 question has to be asked, not 0"),
     ):
         with pytest.raises(SystemExit):
             evaluate.main([str(run.root), *options])
@@ -188,6 +188,12 @@ def test_as_many_unknown_names_are_made_up_as_it_says(run: RunFolder, capsys: py
     families = json.loads((run.root / "knowledge.json").read_text())["unknown_names"]
     assert {families[name]["asked"] for name in ("recombined", "gibberish")} == {12}
     (run.root / "knowledge.json").write_text(before)
+
+
+def test_the_help_says_how_much_stays_unscored(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    assert f"(default: {signals.UNSCORED}; 0: all are" in " ".join(capsys.readouterr().out.split())
 
 
 def test_as_few_places_stay_unscored_as_it_says(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

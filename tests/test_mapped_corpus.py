@@ -354,7 +354,7 @@ def test_as_many_are_asked_as_it_says(
     assert {row["dev"]["total"] for row in one.metrics()["rows"].values()} == {7}
     with pytest.raises(SystemExit):
         evaluate.main([str(one.root), "--data", str(folder), "--at-most", "0"])
-    assert "at_most=0: at least 1 question has to be asked" in capsys.readouterr().err
+    assert "--at-most: at least 1 question has to be asked" in capsys.readouterr().err
 
 
 WATCHED = """

@@ -73,6 +73,7 @@ def _score_again(options: argparse.Namespace) -> None:
     from birthplace_lm.asking import Inquiry, check_siblings
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.evaluation.signals import UNSCORED
+    from birthplace_lm.people import spread
     from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate, evaluate_on_dev
@@ -86,14 +87,14 @@ def _score_again(options: argparse.Namespace) -> None:
     unscored = UNSCORED if options.unscored is None else options.unscored
     with as_config_errors("birthplace-evaluate"):
         inquiry = Inquiry(options.thorough, at_most, options.unknown, unscored, siblings)
-    if options.dev:
-        corpus, held_out = corpus_with_dev(folder, options.data)
-        with folder.locked():
-            evaluate_on_dev(folder, corpus, replace(inquiry, fit_on=held_out))
-        return
-    corpus = corpus_of(folder, options.data)
+    corpus, held_out = corpus_with_dev(folder, options.data) if options.dev else (corpus_of(folder, options.data), ())
+    with as_config_errors("--at-most"):
+        spread(corpus.dev, at_most)
     with folder.locked():
-        evaluate(folder, corpus, inquiry=inquiry)
+        if options.dev:
+            evaluate_on_dev(folder, corpus, replace(inquiry, fit_on=held_out))
+        else:
+            evaluate(folder, corpus, inquiry=inquiry)
 
 
 def _answer_file(options: argparse.Namespace) -> None:
