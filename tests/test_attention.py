@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from birthplace_lm.attention import heads
+from birthplace_lm.attention import heads, perceiver
 from birthplace_lm.attention.differential import DifferentialWeights
 from birthplace_lm.attention.heads import causal_sums
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
@@ -412,6 +413,27 @@ def test_a_perceiver_survives_any_wish() -> None:
     assert logits.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+def test_a_perceiver_goes_through_its_latents_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 only what comes in and goes out is rounded: exp(±30) and sums of it are not."""
+    kinds: list[torch.dtype] = []
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        out, state = causal_sums(q, k, v, state, chunk)
+        kinds.extend(part.dtype for part in (q, k, v, out, state))
+        return out, state
+
+    monkeypatch.setattr(perceiver, "causal_sums", watched)
+    model, x = roughened(tiny("perceiver")), tokens(24)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.write.weight.mul_(100)
+    expected = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model(x)
+    assert set(kinds) == {torch.float32} and len(kinds) == 2 * 2 * 2 * 5
+    assert 1e-6 < (got - expected).abs().max() < 0.05 * expected.abs().max()
+
+
 def test_additive_gradients_pass_through_the_chunks() -> None:
     gradients = []
     for chunk in (5, 24):
@@ -522,6 +544,38 @@ def test_the_fused_kernel_rests_where_weights_are_wanted_or_dropped(
     model(tokens(heads._FEW))  # so few positions are quicker without it
     with pytest.raises(AssertionError, match="the fused kernel was called"):
         model(tokens(heads._FEW + 1))
+
+
+@pytest.mark.parametrize(
+    ("attention", "positions", "window", "way"),
+    [
+        ("vanilla", "learned", None, "_fused"),
+        ("grouped_query", "rotary", None, "_fused"),
+        ("sliding_window", "learned", 20, "_fused"),  # the last position sees all the others
+        ("sliding_window", "learned", 19, "_step_by_step"),
+        ("vanilla", "alibi", None, "_step_by_step"),
+    ],
+)
+def test_on_a_gpu_what_needs_a_mask_goes_without_the_fused_kernel(
+    attention: str, positions: str, window: int | None, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that have a device and no numbers: this is about which way is taken."""
+    taken: list[str] = []
+
+    def watched(name: str) -> Any:
+        return lambda self, q, *rest: (taken.append(name), q)[1]
+
+    for name in ("_fused", "_step_by_step"):
+        monkeypatch.setattr(heads.FusedAttention, name, watched(name))
+    layer = tiny(attention, positions, dropout=0.1).train().blocks[0].attention
+    layer.output = nn.Identity()
+    with FakeTensorMode():
+        q = torch.empty(2, 4, 20, 4, device="cuda", dtype=torch.bfloat16)
+        k = v = torch.empty(2, layer.n_groups, 20, 4, device="cuda", dtype=torch.bfloat16)
+        bias = torch.empty(4, 20, 20, device="cuda") if positions == "alibi" else None
+        monkeypatch.setattr(layer.positions, "score_bias", lambda *sizes: bias)
+        assert layer.attend(q, k, v, window).shape == (2, 20, 16)
+    assert taken == [way]
 
 
 @pytest.mark.slow
