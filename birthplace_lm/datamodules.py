@@ -154,7 +154,7 @@ class SpanCorruptionDataModule(_TrainingData):
         epochs: int = 650,
         seed: int = 0,
         shuffle: bool = True,
-        micro_batches: int = 16,
+        micro_batches: int = 8,
         static_width: bool = False,
         question_share: float | Sequence[float] = 0.0,
         question_loss: str = "all",

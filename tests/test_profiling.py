@@ -27,7 +27,7 @@ LAYERS, MICRO_BATCHES, BLOCK = 2, 4, 64
 def profile() -> Profile:
     tokenizer = tokenizer_of(CORPUS)
     model = tiny(vocabulary_size=len(tokenizer), block_size=BLOCK)
-    way = Bare(CORPUS.documents * 3, tokenizer, model, BLOCK, 8 * MICRO_BATCHES)
+    way = Bare(CORPUS.documents * 12, tokenizer, model, BLOCK, 16 * MICRO_BATCHES)
     found = profiling.profile_step(way)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     return found

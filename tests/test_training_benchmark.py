@@ -30,7 +30,7 @@ from tests.helpers import small_corpus, tiny, tokenizer_of
 
 CORPUS = small_corpus()
 TOKENIZER = tokenizer_of(CORPUS)
-BLOCK, ROWS, STEPS = 64, 16, 2
+BLOCK, ROWS, STEPS = 64, 32, 2
 PEERS = [name for way in training.PEERS for name in training.names_of(way)]
 
 
@@ -40,7 +40,7 @@ def model(**changes: float) -> Transformer:
 
 
 def recording() -> Recording:
-    return Recording(CORPUS.documents * 3, TOKENIZER, BLOCK, batch_size=ROWS, steps=STEPS)
+    return Recording(CORPUS.documents * 6, TOKENIZER, BLOCK, batch_size=ROWS, steps=STEPS)
 
 
 def made(name: str) -> Way:
@@ -91,7 +91,7 @@ def test_both_layouts_hold_the_same_examples() -> None:
         found.append(Counter((*x[:end], *y[:end]) for (x, y), end in zip(rows, ends, strict=True)))
     assert found[0] == found[1]
     assert all(tuple(batch.inputs[0].shape) == (ROWS, BLOCK - 1) for batch in recording().padded)
-    assert all([len(x) for x in batch.inputs] == [8, 8] for batch in recording().length_aware)
+    assert all([len(x) for x in batch.inputs] == [16, 16] for batch in recording().length_aware)
 
 
 @pytest.mark.parametrize("name", [BARE, BFLOAT16, LIGHTNING, *PEERS])

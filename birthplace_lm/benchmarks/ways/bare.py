@@ -40,11 +40,12 @@ class Bare:
         begin, characters = time.perf_counter(), 0
         for batch in islice(self.batches, steps):
             self.optimizer.zero_grad()
-            for x, y in zip(batch.inputs, batch.targets, strict=True):
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):  # around all groups: weights are cast once
+                for x, y in zip(batch.inputs, batch.targets, strict=True):
                     logits = self.model(x).flatten(0, 1)  # (B·T, V)
                     loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
-                (loss / batch.n_targets).backward()
+                    with torch.autocast("cpu", enabled=False):
+                        (loss / batch.n_targets).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
             self.optimizer.step()
             characters += batch.n_characters
