@@ -7,7 +7,7 @@ The files stand in the order in which the data goes through them; each imports o
     array_cache, mapped_texts, mapped_files     a million people: files as arrays that are made once and mapped
     tokenizer, token_store, corruption/         text to characters' ids, and to sequences with a span taken out
     wordings, batches, layouts, datamodules     questions in other words; which examples, in which order and layout
-    positions/, attention/   interchangeable parts, one file a variant
+    layer_memory, positions/, attention/        what a layer keeps; interchangeable parts, one file a variant
     transformer, decoding, beam_search          characters to logits, questions to answers
     like_lengths, radix_tree, prefix_tree       the likeliest of known places
     adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates

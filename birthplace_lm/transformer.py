@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from birthplace_lm.dropout import Dropout
+from birthplace_lm.layer_memory import LayerMemory
 from birthplace_lm.positions import Positions
 
-Cache = list[dict[str, Tensor]]
+Cache = list[LayerMemory]
 
 
 class Attention(Protocol):
@@ -152,8 +153,8 @@ class Transformer(nn.Module):
         return [(self, "embed"), *((block, "forward") for block in self.blocks), (self, "read_out")]
 
     def new_cache(self) -> Cache:
-        """An empty memory for decoding, one dict a layer."""
-        return [{} for _ in self.blocks]
+        """An empty memory for decoding, one a layer."""
+        return [LayerMemory() for _ in self.blocks]
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0, last: int | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T); with a cache, the tokens stand at positions offset … offset + T - 1.

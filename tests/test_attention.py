@@ -77,6 +77,7 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
 
 @every_pair
 @pytest.mark.parametrize("cuts", [[1] * 20, [5, 1, 1, 8, 5], [20]])
+@torch.inference_mode()
 def test_decoding_with_a_cache_is_decoding_without(attention: str, positions: str, cuts: list[int], few: int) -> None:
     model = roughened(tiny(attention, positions)).double().eval()
     x, cache, begin, outputs = tokens(20), model.new_cache(), 0, []
@@ -327,6 +328,7 @@ def test_a_window_of_w_shows_exactly_w_positions(window: int) -> None:
 @pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
 @pytest.mark.parametrize("cuts", [[1] * 20, [9, 1, 1, 7, 2]])
 @pytest.mark.parametrize("window", [1, 4])
+@torch.inference_mode()
 def test_a_window_forgets_what_it_cannot_see_and_still_counts(
     positions: str, cuts: list[int], window: int, few: int
 ) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from birthplace_lm.decoding import answer_questions
+from birthplace_lm.layer_memory import LayerMemory
 from birthplace_lm.prefix_tree import PlaceScores, constrained_answers, score_places
 from birthplace_lm.radix_tree import RadixTree
 from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, CharTokenizer, UnknownCharacterError
-from birthplace_lm.transformer import Transformer
+from birthplace_lm.transformer import Cache, Transformer
 from tests.helpers import PAIRS, roughened, tiny
 
 LETTERS = "abcdefghijklmnopqr"
@@ -63,13 +64,13 @@ class Table(nn.Module):
         super().__init__()
         self.max_length, self.table, self.unused = 40, table, nn.Parameter(torch.zeros(1))
 
-    def new_cache(self) -> list[dict[str, Tensor]]:
-        return [{}]
+    def new_cache(self) -> Cache:
+        return [LayerMemory()]
 
     def forward(
         self,
         tokens: Tensor,
-        cache: list[dict[str, Tensor]] | None = None,
+        cache: Cache | None = None,
         offset: int = 0,
         last: int | None = None,
     ) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birthplace_lm.dropout import Dropout
+from birthplace_lm.layer_memory import LayerMemory
 from birthplace_lm.positions import Positions
 
 # On a GPU. Not cuDNN's, torch's first choice on an H100 or H200: with it vanilla attention at the course's recipe went
@@ -66,6 +67,8 @@ def remember(cache: dict[str, Tensor] | None, name: str, new: Tensor) -> Tensor:
     """All positions so far: (B, H, T, K) -> (B, H, S, K); kept in the cache for the next call."""
     if cache is None:
         return new
+    if isinstance(cache, LayerMemory):
+        return cache.append(name, new)
     cache[name] = torch.cat((cache[name], new), dim=-2) if name in cache else new
     return cache[name]
 

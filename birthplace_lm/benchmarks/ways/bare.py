@@ -40,7 +40,8 @@ class Bare:
         begin, characters = time.perf_counter(), 0
         for batch in islice(self.batches, steps):
             self.optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):  # around all groups: weights are cast once
+            # around all groups, so that weights are cast once
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 for x, y in zip(batch.inputs, batch.targets, strict=True):
                     logits = self.model(x).flatten(0, 1)  # (B·T, V)
                     loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
