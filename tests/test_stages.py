@@ -348,13 +348,25 @@ from tests.test_stages import TINY, tiny_run
 from pathlib import Path
 tiny_run(Path(sys.argv[1]), *sys.argv[2:])
 """
+WAITING = f"""
+import time
+from birthplace_lm.checkpoints import CheckpointEvery
+original = CheckpointEvery.on_train_batch_end
+
+def waiting(self, trainer, *arguments):
+    while trainer.global_step == 8 and not self._requested:
+        time.sleep(0.005)
+    original(self, trainer, *arguments)
+
+CheckpointEvery.on_train_batch_end = waiting
+{PROGRAM}"""  # for whoever sends it a signal: it would be through before a busy machine gets to that
 SLOWED = ["checkpoint.every_n_steps=1", "checkpoint.keep=2", "pretrain.epochs=6", "finetune.epochs=12"]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, *overrides: str, program: str = PROGRAM) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(folder), *SLOWED, *overrides]
+    command = [sys.executable, "-c", program, str(folder), *SLOWED, *overrides]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -495,14 +507,14 @@ def test_a_stop_at_a_stages_last_step_keeps_the_next_one_from_beginning(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_before_it_ends_the_run(uninterrupted: dict[str, Any], number: int, tmp_path: Path) -> None:
-    process = start(tmp_path, "checkpoint.every_n_steps=null")
+    process = start(tmp_path, "checkpoint.every_n_steps=null", program=WAITING)
     while _reached(tmp_path, "pretrain") < 5 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode not in (0, -number) and "pretrain stopped at step" in errors.decode()
     (saved,) = tmp_path.glob("*/pretrain/checkpoints/*.ckpt")
-    assert load_tree(saved)["global_step"] > 5
+    assert 5 < load_tree(saved)["global_step"] <= 8
     process = start(tmp_path)
     _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
