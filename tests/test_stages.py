@@ -349,8 +349,11 @@ from pathlib import Path
 tiny_run(Path(sys.argv[1]), *sys.argv[2:])
 """
 WAITING = f"""
+import signal
 import time
 from birthplace_lm.checkpoints import CheckpointEvery
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests in the background of a shell inherit ignores it
 original = CheckpointEvery.on_train_batch_end
 
 def waiting(self, trainer, *arguments):
