@@ -11,6 +11,13 @@ def part(length: int, seed: int, rows: int = 2) -> Tensor:
     return torch.randn(rows, 3, length, 4, generator=torch.Generator().manual_seed(seed))
 
 
+def grown(*lengths: int) -> LayerMemory:
+    memory = LayerMemory()
+    for seed, length in enumerate(lengths):
+        memory.append("k", part(length, seed))
+    return memory
+
+
 LENGTHS = [[5, 1, 1, 1], [1] * (2 * _ROOM + 5), [1, _ROOM + 3, 1, 2 * _ROOM, 1], [7]]
 
 
@@ -29,9 +36,7 @@ def test_what_is_appended_stands_behind_what_was_there(mode: type, lengths: list
 
 @torch.inference_mode()
 def test_while_there_is_room_nothing_is_copied() -> None:
-    memory = LayerMemory()
-    for seed, length in enumerate((5, 1, 1)):
-        memory.append("k", part(length, seed))
+    memory = grown(5, 1, 1)
     at = memory["k"].data_ptr()
     for number in range(_ROOM):
         assert memory.append("k", part(1, number)).data_ptr() == at
@@ -40,9 +45,7 @@ def test_while_there_is_room_nothing_is_copied() -> None:
 
 @torch.inference_mode()
 def test_rows_go_on_by_themselves() -> None:
-    memory = LayerMemory()
-    for seed, length in enumerate((4, 1, 1)):
-        memory.append("k", part(length, seed))
+    memory = grown(4, 1, 1)
     before = memory["k"].clone()
     some, others = memory.rows(torch.tensor([1, 1, 0])), memory.rows(torch.tensor([1]))
     for one in (some, others, memory):
@@ -54,9 +57,7 @@ def test_rows_go_on_by_themselves() -> None:
 @torch.inference_mode()
 def test_what_was_put_there_by_hand_is_what_is_gone_on_from() -> None:
     """As a sliding window does, which lets go of the first positions."""
-    memory, last = LayerMemory(), part(3, 2)
-    for seed, length in enumerate((5, 1, 1)):
-        memory.append("k", part(length, seed))
+    memory, last = grown(5, 1, 1), part(3, 2)
     kept = memory["k"][:, :, 2:].clone()
     memory["k"] = memory["k"][:, :, 2:]
     assert torch.equal(memory.append("k", last), torch.cat((kept, last), dim=2))

@@ -363,7 +363,7 @@ def waiting(self, trainer, *arguments):
     original(self, trainer, *arguments)
 
 CheckpointEvery.on_train_batch_end = waiting
-{PROGRAM}"""  # for whoever sends it a signal: it would be through before a busy machine gets to that
+{PROGRAM}"""  # for whoever sends it a signal: it is still there then, however late that comes
 SLOWED = ["checkpoint.every_n_steps=1", "checkpoint.keep=2", "pretrain.epochs=6", "finetune.epochs=12"]
 
 
