@@ -44,6 +44,14 @@ def matrix(t: int, width: int = K) -> int:
     return 6 * t * t * H * (width + K)
 
 
+def written_out(t: int, width: int = 0, biased: bool = False, texts: int = 1) -> float:
+    """A softmax of terms: every product three times, one coordinate more for a gradient and one for a keys' bias.
+
+    Of the whole square, since it is one tile; for so many texts at once where these have the same scores.
+    """
+    return 2 * t * t * H * ((3 * width + 1) / texts + biased + 3 * K)
+
+
 def fused(t: int, *widths: int) -> int:
     """The lower triangle alone: two products forward, five backward."""
     return layers(t, D, *widths, D) + 14 * D * t * (t + 1) // 2
@@ -62,14 +70,14 @@ FORMULAS: dict[str, Callable[[int], float]] = {
     "additive": lambda t: layers(t, D, D, D, D) + matrix(t, 0) + 4 * t * t * D,
     "differential": lambda t: layers(t, D, D, D, D) + matrix(t),
     "talking_heads": lambda t: layers(t, D, D, D, D) + matrix(t) + 12 * H * H * t * t,
-    "synthesizer": lambda t: layers(t, D, D, D) + matrix(t),
-    "synthesizer_random": lambda t: layers(t, D, D) + matrix(t, 0),
+    "synthesizer": lambda t: layers(t, D, D, D) + written_out(t, K, biased=True),
+    "synthesizer_random": lambda t: layers(t, D, D) + written_out(t, texts=ROWS),
     "synthesizer_random_fixed": lambda t: layers(t, D, D) + 4 * t * t * D,
-    "synthesizer_factorized_random": lambda t: layers(t, D, D) + matrix(t, 0) + 6 * t * t * H * RANK / ROWS,
+    "synthesizer_factorized_random": lambda t: layers(t, D, D) + written_out(t, RANK, texts=ROWS),
     "synthesizer_factorized_dense": lambda t: layers(t, D, D, 5 * H, 5 * H) + matrix(t, 0),
-    "synthesizer_random_vanilla": lambda t: layers(t, D, D, D, D) + matrix(t),
-    "synthesizer_random_dense": lambda t: layers(t, D, D, D) + matrix(t, K + 1),
-    "synthesizer_dense_vanilla": lambda t: layers(t, D, D, D, D, D) + matrix(t, 2 * K + 1),
+    "synthesizer_random_vanilla": lambda t: layers(t, D, D, D, D) + written_out(t, K),
+    "synthesizer_random_dense": lambda t: layers(t, D, D, D) + written_out(t, K, biased=True),
+    "synthesizer_dense_vanilla": lambda t: layers(t, D, D, D, D, D) + written_out(t, 2 * K, biased=True),
 }
 FORMULAS["hybrid"] = lambda t: (FORMULAS["vanilla"](t) + FORMULAS["synthesizer"](t)) / 2
 

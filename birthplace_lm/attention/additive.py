@@ -71,6 +71,8 @@ def _reciprocals(one: Tensor, e_q: Tensor, e_k: Tensor) -> Tensor:
 class AdditiveScores(Scores):
     """wᵀ tanh(q_i + k_j), `chunk` queries of a head at a time."""
 
+    has_terms = False
+
     def __init__(self, d_model: int, n_heads: int, positions: Positions, chunk: int):
         super().__init__()
         width = check_heads(d_model, n_heads)

@@ -3,13 +3,12 @@
 A score module says how much position i wants of position j before the causal mask and the softmax:
 
     forward(x: (B, T, D), offset: int, cache: dict[str, Tensor] | None) -> (B or 1, H, T, S)
+    terms(x, offset, cache) -> a product and a table whose sum that is, where it is no more (`terms.Terms`)
     tiles(x, offset, cache, texts, rows) -> the same by `texts` of the batch, and within them by `rows`, each block as
-        wide as its last row may see
-    factors(x, offset, cache) -> (q, k, bias) with scores q·k + bias, where `factorized` says that there are such
+        wide as its last row may see: to be written by a module that has no terms
 
 where the T rows of x stand at positions offset … offset + T - 1 and S = offset + T. Tiles leave most of the future
-uncomputed, and are small enough to stay near the processor from the scores to the mixed values; factors of several
-parts of a mixture become one product.
+uncomputed, and are small enough to stay near the processor from the scores to the mixed values.
 
 Legend: B batch, T new positions, S all positions so far, D width, H heads, K = D/H, ℓ longest sequence, b texts and n
 rows a tile.
@@ -30,30 +29,31 @@ from birthplace_lm.attention.heads import (
     seen_so_far,
     split_heads,
 )
+from birthplace_lm.attention.terms import Terms
+from birthplace_lm.attention.tiled_softmax import attend
 
-Factors = tuple[Tensor, Tensor, Tensor | None]  # q (B, H, T, M), k (B, H, S, M), bias (H, T, S) or None
 ROWS_AT_ONCE = 128  # asking positions in a tile: the reference T; larger matrices cost more in memory than in sums
 NUMBERS_AT_ONCE = 2**18  # scores in a tile, a megabyte of float32, unless one text's rows are more
 NUMBERS_AT_ONCE_ON_GPU = 2**28  # which is fast by being given much at once
 
 
 class Scores(nn.Module):
-    """What a score module has to bring: its tiles; its factors if it has any."""
+    """What a score module has to bring: its terms, or its tiles where it has none."""
 
-    factorized = False
+    has_terms = True
     shared = False  # whether all texts of a batch have the same scores, (1, H, n, end)
 
     def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
         """All rows at once: (B or 1, H, T, S)."""
         return next(self.tiles(x, offset, cache, *x.shape[:2]))
 
-    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
-        """All rows of the first texts, then of the next: (b or 1, H, n, offset + rows so far) each."""
+    def terms(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Terms:
+        """Either this or `tiles` is called, not both: both write to the cache."""
         raise NotImplementedError
 
-    def factors(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Factors:
-        """The products behind `tiles`. Either this or `tiles` is called, not both: both write to the cache."""
-        raise NotImplementedError
+    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
+        """All rows of the first texts, then of the next: (b or 1, H, n, offset + rows so far) each."""
+        return self.terms(x, offset, cache).tiles(len(x), x.shape[1], offset + x.shape[1], texts, rows)
 
 
 class ScoredAttention(nn.Module):
@@ -89,6 +89,8 @@ class ScoredAttention(nn.Module):
 
     def mixed(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, v: Tensor) -> Tensor:
         """The values (B, H, S, K) as every new position weighs them: (B, H, T, K)."""
+        if self._plain(v.device):
+            return attend(self.scores.terms(x, offset, cache), v, x.shape[1], ROWS_AT_ONCE, NUMBERS_AT_ONCE)
         texts, rows = self._tile(x.shape[0], x.shape[1], v.shape[2])
         tiles = self.scores.tiles(x, offset, cache, texts, rows)
         begins = range(offset, v.shape[2], rows)
@@ -100,6 +102,12 @@ class ScoredAttention(nn.Module):
             ]
             mixed.append(torch.cat(blocks, dim=2))  # (b, H, T, K)
         return torch.cat(mixed)
+
+    def _plain(self, device: torch.device) -> bool:
+        """Whether the weights are a softmax of terms that nobody asks for: a processor has a quicker way for that."""
+        dropping = self.training and self.weights.dropout.p > 0
+        softmax = type(self.weights) is AttentionWeights and not dropping and not listened_to(self.weights)
+        return softmax and self.scores.has_terms and device.type == "cpu" and not torch.compiler.is_compiling()
 
     def _mask(self, begin: int, end: int) -> Tensor:
         """What rows begin … end - 1 may see, to be added to their scores: (end - begin, end)."""

@@ -13,6 +13,8 @@ from birthplace_lm.positions import Positions
 class FactorizedDenseScores(Scores):
     """F_A(x)[⌊j/b⌋] · F_B(x)[j mod b] for place j, with linear F_A: D -> a and F_B: D -> b a head."""
 
+    has_terms = False
+
     def __init__(self, d_model: int, n_heads: int, a: int, b: int):
         super().__init__()
         self.n_heads = n_heads

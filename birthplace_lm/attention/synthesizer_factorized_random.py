@@ -1,12 +1,11 @@
 """The factorized random synthesizer: the trained table of places is a product of two narrow ones."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
 from birthplace_lm.attention.scored import ScoredAttention, Scores
+from birthplace_lm.attention.terms import Terms
 from birthplace_lm.positions import Positions
 
 
@@ -20,14 +19,9 @@ class FactorizedRandomScores(Scores):
         self.rows = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))
         self.columns = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))
 
-    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
-        end = offset
-        blocks = []
-        for part in self.rows[:, offset : offset + x.shape[1]].split(rows, dim=1):
-            end += part.shape[1]
-            blocks.append((part @ self.columns[:, :end].mT)[None])  # (1, H, n, end)
-        for _ in range(0, len(x), texts):
-            yield from blocks
+    def terms(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Terms:
+        length = offset + x.shape[1]
+        return Terms(self.rows[None, :, offset:length], self.columns[None, :, :length])
 
 
 class FactorizedRandomSynthesizerAttention(ScoredAttention):

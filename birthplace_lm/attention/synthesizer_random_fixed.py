@@ -1,13 +1,11 @@
 """The fixed random synthesizer: attention weights are drawn once and never learned."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed
 from birthplace_lm.attention.scored import ScoredAttention, Scores
-from birthplace_lm.attention.scores import tiles_of
+from birthplace_lm.attention.terms import Terms
 from birthplace_lm.positions import Positions
 
 
@@ -22,8 +20,8 @@ class FixedRandomScores(Scores):
         table = std * torch.randn(n_heads, max_length, max_length, generator=draw)
         self.register_buffer("table", table, persistent=False)
 
-    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
-        return tiles_of(self.get_buffer("table"), x, offset, texts, rows)
+    def terms(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Terms:
+        return Terms(table=self.get_buffer("table"), first_row=offset)
 
 
 class FixedRandomSynthesizerAttention(ScoredAttention):

@@ -99,6 +99,9 @@ _aten = torch.ops.aten
 _OWN_COUNTS: dict[Any, Callable[[Sequence[Any], dict[str, Any]], tuple[int, int]]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _fused_forward,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _fused_backward,
+    # flop_registry knows them only where they are not in place
+    _aten.addmm_: lambda args, kwargs: (2 * args[1].numel() * args[2].shape[1], 0),
+    _aten.baddbmm_: lambda args, kwargs: (2 * args[1].numel() * args[2].shape[2], 0),
     _aten.mv: lambda args, kwargs: (2 * args[0].numel(), 0),  # a matrix and a vector
 }
 
