@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from birthplace_lm import rms_norm
 from birthplace_lm.dropout import Dropout
 from birthplace_lm.layer_memory import LayerMemory
 from birthplace_lm.positions import Positions
@@ -75,7 +76,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(d_model)
 
 
-class RMSNorm(nn.RMSNorm):
+class RMSNorm(rms_norm.RMSNorm):
     """Zhang & Sennrich 2019: no mean taken, no bias."""
 
     def __init__(self, d_model: int):

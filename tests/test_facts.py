@@ -33,6 +33,11 @@ def layers(t: int, *widths: int) -> int:
     return 6 * t * D * sum(widths)
 
 
+def norm(t: int) -> int:
+    """The gradient of a root-mean-square norm: two products of a matrix and a vector."""
+    return 4 * t * D
+
+
 def scan(t: int, m: int, n: int) -> int:
     """Causal sums of H heads, features m, values n: the first state has no gradient, the last one is not read."""
     chunk = 2 * CHUNK * CHUNK * (m + n) + 4 * CHUNK * m * n
@@ -60,7 +65,7 @@ def fused(t: int, *widths: int) -> int:
 # Multiplications and additions in matrix products, forward and backward, for one text of t positions.
 FORMULAS: dict[str, Callable[[int], float]] = {
     "vanilla": lambda t: fused(t, D, D),
-    "vanilla_qk_norm": lambda t: fused(t, D, D),
+    "vanilla_qk_norm": lambda t: fused(t, D, D) + 2 * norm(t),
     "single_head": lambda t: fused(t, D, D),
     "grouped_query": lambda t: fused(t, 2 * K, 2 * K),
     "multi_query": lambda t: fused(t, K, K),
@@ -68,7 +73,7 @@ FORMULAS: dict[str, Callable[[int], float]] = {
     "linear": lambda t: layers(t, D, D, D, D) + scan(t, K, K + 1),
     "perceiver": lambda t: layers(t, D, D, D, D, H * LATENTS) + scan(t, K, LATENTS) + scan(t, LATENTS, K),
     "additive": lambda t: layers(t, D, D, D, D) + matrix(t, 0) + 4 * t * t * D,
-    "differential": lambda t: layers(t, D, D, D, D) + matrix(t),
+    "differential": lambda t: layers(t, D, D, D, D) + matrix(t) + norm(t),
     "talking_heads": lambda t: layers(t, D, D, D, D) + matrix(t) + 12 * H * H * t * t,
     "synthesizer": lambda t: layers(t, D, D, D) + written_out(t, K, biased=True),
     "synthesizer_random": lambda t: layers(t, D, D) + written_out(t, texts=ROWS),

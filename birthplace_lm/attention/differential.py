@@ -7,6 +7,7 @@ from birthplace_lm.attention.heads import AttentionWeights, check_heads
 from birthplace_lm.attention.scored import ScoredAttention
 from birthplace_lm.attention.scores import QueryKeyScores
 from birthplace_lm.positions import Positions
+from birthplace_lm.rms_norm import RMSNorm
 
 
 class DifferentialWeights(AttentionWeights):
@@ -29,7 +30,7 @@ class DifferentialWeights(AttentionWeights):
         return first - self.subtracted * second
 
 
-class ScaledNorm(nn.RMSNorm):
+class ScaledNorm(RMSNorm):
     """Every head's values at root mean square (1 - λ_init) times a gain, as large as in vanilla at the start."""
 
     def __init__(self, width: int, scale: float):

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from birthplace_lm.dropout import Dropout
 from birthplace_lm.layer_memory import LayerMemory
 from birthplace_lm.positions import Positions
+from birthplace_lm.rms_norm import RMSNorm
 
 # On a GPU. Not cuDNN's, torch's first choice on an H100 or H200: with it vanilla attention at the course's recipe went
 # from a gradient norm of 0.6 at step 500 to 33,700 at step 6,000 and did not learn (torch 2.11, dropout, in a graph);
@@ -162,8 +163,8 @@ class FusedAttention(nn.Module):
         self.sizes = (d_model, n_groups * width, n_groups * width)
         self.query_key_value = nn.Linear(d_model, sum(self.sizes))
         self.output = nn.Linear(d_model, d_model)
-        self.query_norm = nn.RMSNorm(width) if qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(width) if qk_norm else nn.Identity()
+        self.query_norm = RMSNorm(width) if qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(width) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
         q, k, v = self.project(x, seen_so_far(cache, "k"))
