@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, cache_rows, prompts_of, read_beginning
+from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, fork_cache, prompts_of, read_beginning
 from birthplace_lm.like_lengths import of_one_length
 from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Cache, Transformer
@@ -92,7 +92,7 @@ def _search(model: Transformer, prompts: Sequence[Sequence[int]], width: int, mo
             break
         beam, row = beam[~settled], row[~settled]
         open_ended = beam.open_ended()
-        cache = cache_rows(cache, row[open_ended])
+        cache = fork_cache(cache, row[open_ended])
         last = beam.characters[:, :, -1][open_ended][:, None]  # (rows, 1)
         read_on = _read(model, last, cache, offset + step)  # (rows, V)
         following = read_on.new_full((*row.shape, read_on.shape[1]), -torch.inf)  # (B, k, V)

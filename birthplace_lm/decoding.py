@@ -134,6 +134,11 @@ def cache_rows(cache: Cache, rows: Tensor) -> Cache:
     return [memory.rows(index) for memory in cache]
 
 
+def fork_cache(cache: Cache, rows: Tensor) -> Cache:
+    """The same by index (R,), uncopied where a layer can do without: for many rows that go on from few."""
+    return [memory.fork(rows) for memory in cache]
+
+
 def _read(tokens: Tensor, log_probabilities: Tensor, entropy: Tensor, tokenizer: CharTokenizer) -> list[Answer]:
     answers = []
     scores, first = log_probabilities.double().sum(1).tolist(), log_probabilities[:, 0].exp().tolist()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import Answer, cache_rows, read_beginning
+from birthplace_lm.decoding import Answer, fork_cache, read_beginning
 from birthplace_lm.like_lengths import like_lengths, of_one_length
 from birthplace_lm.radix_tree import RadixTree
 from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
@@ -25,6 +25,7 @@ from birthplace_lm.transformer import Cache, Transformer
 
 _ROUNDING = 1e-3  # in log-probability: sums in float32 depend a little on which rows are computed together
 _TAILS = 128  # rows a call at most
+_ROWS = {False: 512, True: 2048}  # of the cache a level: copied, forked
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def score_places(
     places: Sequence[str],
     tolerance: float = 1e-2,
     exact: int = 2,
-    max_rows: int = 512,
+    max_rows: int | None = None,
 ) -> PlaceScores:
     """The log-probability of every place that matters, as the answer to every question.
 
@@ -79,7 +80,8 @@ def score_places(
     `exact` likeliest places are always the true ones: a question for which that is not yet sure is walked through
     again, with a bound from the first walk. tolerance=0 scores every place. A probability that is given does not
     depend on what was left out. Memory: at most `max_rows` rows of the cache a level of the tree, or what one
-    question needs there if that is more.
+    question needs there if that is more; None means 512 where each is a copy of the one it goes on from, 2,048 where
+    layers fork.
 
     Raises ValueError for no places or one that stands twice, for a tolerance that is no probability, for a question
     that does not fit the model with the longest place; UnknownCharacterError for characters outside the vocabulary.
@@ -95,6 +97,7 @@ def score_places(
                 f"the question {question!r} has {len(prompt)} characters with its ⁇ and the longest place "
                 f"{tree.longest}, this model sees at most {model.max_length}"
             )
+    max_rows = max_rows or _ROWS[all(memory.forks for memory in model.new_cache())]
     walk = _Walk(model, tree, len(prompts), tolerance, min(exact, len(places)), max_rows)
     was_training = model.training
     model.eval()
@@ -187,7 +190,7 @@ class _Walk:
         known = self.scores[rows.question, place] > -torch.inf  # from the first walk
         self._finish(cache, rows[alone & ~known], offset)
         for part in self._portions(rows[~alone]):
-            own = cache_rows(cache, part.source)
+            own = fork_cache(cache, part.source)
             seen = self._read(tree.character[part.edge][:, None], own, offset)[:, 0]
             self._branch(own, seen, part.question, tree.node[part.edge], part.score, offset + 1)
 
@@ -199,7 +202,7 @@ class _Walk:
             place = tree.place[part.edge]
             lengths = tree.tail_lengths[place]
             text = tree.tails[place][:, : int(lengths.max())]  # (R, T)
-            seen = self._read(text[:, :-1], cache_rows(cache, part.source), offset)  # (R, T - 1, V)
+            seen = self._read(text[:, :-1], fork_cache(cache, part.source), offset)  # (R, T - 1, V)
             gained = seen.gather(2, text[:, 1:, None])[..., 0]  # (R, T - 1)
             own = torch.arange(1, text.shape[1], device=self.device) < lengths[:, None]
             self.scores[part.question, place] = part.score + gained.where(own, 0.0).sum(1)

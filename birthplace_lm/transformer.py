@@ -155,7 +155,7 @@ class Transformer(nn.Module):
 
     def new_cache(self) -> Cache:
         """An empty memory for decoding, one a layer."""
-        return [LayerMemory() for _ in self.blocks]
+        return [LayerMemory(forks=getattr(block.attention, "forks", False)) for block in self.blocks]
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, offset: int = 0, last: int | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T); with a cache, the tokens stand at positions offset … offset + T - 1.

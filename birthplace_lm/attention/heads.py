@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birthplace_lm.dropout import Dropout
-from birthplace_lm.layer_memory import LayerMemory
+from birthplace_lm.layer_memory import LayerMemory, Trunk
 from birthplace_lm.positions import Positions
 from birthplace_lm.rms_norm import RMSNorm
 
@@ -61,6 +61,8 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def seen_so_far(cache: dict[str, Tensor] | None, name: str) -> int:
     """How many positions the cache holds under this name."""
+    if isinstance(cache, LayerMemory):
+        return cache.length(name)
     return cache[name].shape[-2] if cache and name in cache else 0
 
 
@@ -143,6 +145,8 @@ class FusedAttention(nn.Module):
     where it has few new positions, for which that kernel is slow, and on a GPU where more than the past is hidden.
     """
 
+    forks = True
+
     def __init__(
         self,
         d_model: int,
@@ -168,7 +172,9 @@ class FusedAttention(nn.Module):
 
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
         q, k, v = self.project(x, seen_so_far(cache, "k"))
-        return self.attend(q, remember(cache, "k", k), remember(cache, "v", v))
+        k, v = remember(cache, "k", k), remember(cache, "v", v)
+        trunk = cache.trunk if isinstance(cache, LayerMemory) else None
+        return self.attend(q, k, v) if trunk is None else self._attend_from(trunk, q, k, v)
 
     def project(self, x: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, K), keys and values (B, G, T, K) of positions from `offset` on, marked with them."""
@@ -213,6 +219,22 @@ class FusedAttention(nn.Module):
                 is_causal=not masked and n_new == n_all,
                 enable_gqa=self.n_groups < self.n_heads,
             )  # (B, H, T, K)
+
+    def _attend_from(self, trunk: Trunk, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `attend`, where all rows have the positions of a trunk before the S₁ of their own that k and v hold."""
+        rows, heads, n_new, width = q.shape
+        with torch.autocast(q.device.type, enabled=q.device.type != "cpu" and torch.is_autocast_enabled(q.device.type)):
+            q = (q * width**-0.5).reshape(rows, self.n_groups, heads // self.n_groups * n_new, width)
+            scores = torch.cat((trunk.scores(q), q @ k.mT), dim=-1)  # (R, G, TH/G, S)
+            n_all = scores.shape[3]
+            scores = scores.view(rows, heads, n_new, n_all)
+            bias = self.positions.score_bias(n_new, n_all, q.device)  # (H, T, S) or None
+            scores = scores if bias is None else scores + bias.to(scores.dtype)
+            mask = mask_of(causal(n_new, n_all, q.device), scores.dtype)  # (T, S)
+            weights = self.weights(scores, mask, rows).reshape(rows, self.n_groups, -1, n_all)
+            before, own = weights.split((n_all - k.shape[2], k.shape[2]), dim=-1)
+            mixed = (trunk.mixed(before) + own @ v).view(rows, heads, n_new, width)
+        return self.output(merge_heads(mixed))
 
     def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None) -> Tensor:
         rows, heads, n_new, width = q.shape

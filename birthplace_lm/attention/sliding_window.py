@@ -17,6 +17,8 @@ class SlidingWindowAttention(FusedAttention):
     sequence.
     """
 
+    forks = False  # it lets go of what a trunk would keep
+
     def __init__(
         self,
         d_model: int,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, cache_rows, prompts_of, read_beginning
+from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, fork_cache, prompts_of, read_beginning
 from birthplace_lm.like_lengths import like_lengths, of_one_length
 from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer
@@ -79,7 +79,7 @@ def _agrees(model: Transformer, prompts: Tensor, said: Tensor, lengths: Tensor, 
     for chosen in like_lengths(lengths[going_on], _ROWS):
         rows = going_on[chosen]
         text = said[rows][:, : int(lengths[rows].max())]
-        likeliest = model(text[:, :-1], cache_rows(cache, rows), offset).argmax(-1)
+        likeliest = model(text[:, :-1], fork_cache(cache, rows), offset).argmax(-1)
         behind = torch.arange(1, text.shape[1], device=text.device) >= lengths[rows, None]
         agrees[rows] = ((likeliest == text[:, 1:]) | behind).all(1)
     return agrees
