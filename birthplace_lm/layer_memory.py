@@ -56,7 +56,7 @@ class LayerMemory(dict[str, Tensor]):
 
     def fork(self, index: Tensor) -> "LayerMemory":
         """The same rows, uncopied as far as the layer can do without: for many that go on from few."""
-        if not self.forks or self.trunk is not None:
+        if not self or not self.forks or self.trunk is not None:
             return self.rows(index)
         return LayerMemory({}, True, Trunk(dict(self), index))
 

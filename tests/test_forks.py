@@ -88,6 +88,11 @@ def test_without_rows_nothing_is_multiplied() -> None:
     assert trunk.scores(torch.randn(0, 2, 6, 4)).shape == (0, 2, 6, 5)
 
 
+def test_rows_of_nothing_begin_anew() -> None:
+    forked = LayerMemory(forks=True).fork(FIRST)
+    assert forked.length("k") == 0 and forked.trunk is None
+
+
 def test_a_memory_that_does_not_fork_copies() -> None:
     memory = LayerMemory({"k": torch.randn(3, 2, 5, 4)})
     forked = memory.fork(FIRST)

@@ -98,10 +98,8 @@ class MixtureScores(Scores):
         key_bias = torch.stack(biases).sum(0) if biases else None
         tables = [(a, part) for a, part in pairs if part.table is not None]
         if len(tables) == 1 and tables[0][1].scale is None:
-            a, part = tables[0]
-            return Terms(
-                q, k, key_bias, part.table, part.first_row, a
-            )  # uncut, so that its gradient is made in one piece
+            a, part = tables[0]  # uncut, so that its gradient is made in one piece
+            return Terms(q, k, key_bias, part.table, part.first_row, a)
         cuts = [(a, part.cut(x.shape[1], offset + x.shape[1])) for a, part in tables]
         added = [a * cut.to(a.dtype) for a, cut in cuts if cut is not None]  # (H, T, S) each
         return Terms(q, k, key_bias, torch.stack(added).sum(0) if added else None)
