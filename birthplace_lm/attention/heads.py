@@ -142,7 +142,8 @@ class FusedAttention(nn.Module):
     What vanilla attention and its relatives with fewer keys have in common. The weights never stand in memory as a
     matrix on devices with a flash kernel. While somebody listens to `weights` they do: the layer then computes the same
     function step by step, in O(HT²) memory. So it does where a processor drops weights, for which torch has no kernel,
-    where it has few new positions, for which that kernel is slow, and on a GPU where more than the past is hidden.
+    where it has few new positions, for which that kernel is slow, where many rows go on from a trunk, whose keys it
+    multiplies once for all of them, and on a GPU where more than the past is hidden.
     """
 
     forks = True
