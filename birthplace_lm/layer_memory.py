@@ -29,7 +29,7 @@ class LayerMemory(dict[str, Tensor]):
     def length(self, name: str) -> int:
         """How many positions are kept under this name, those of the trunk included."""
         own = self[name].shape[-2] if name in self else 0
-        return own if self.trunk is None else own + self.trunk.kept[name].shape[-2]
+        return own if self.trunk is None else own + self.trunk.length
 
     def append(self, name: str, new: Tensor) -> Tensor:
         """All positions so far, kept under this name: (B, …, T, K) -> (B, …, S, K)."""
@@ -76,6 +76,11 @@ class Trunk:
         self._shape = len(self._asked), int(count.max()) if len(of) else 0
         self._at = torch.empty_like(of)  # (R,), where a row stands among all of all, each filled up to the most
         self._at[order] = number * self._shape[1] + place
+
+    @property
+    def length(self) -> int:
+        """S₀."""
+        return self.kept["k"].shape[-2]
 
     def rows(self, index: Tensor) -> "Trunk":
         """Some rows, more than once if asked for so: index (R,)."""

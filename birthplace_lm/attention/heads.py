@@ -175,7 +175,7 @@ class FusedAttention(nn.Module):
         q, k, v = self.project(x, seen_so_far(cache, "k"))
         k, v = remember(cache, "k", k), remember(cache, "v", v)
         trunk = cache.trunk if isinstance(cache, LayerMemory) else None
-        return self.attend(q, k, v) if trunk is None else self._attend_from(trunk, q, k, v)
+        return self.attend(q, k, v, trunk=trunk)
 
     def project(self, x: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, K), keys and values (B, G, T, K) of positions from `offset` on, marked with them."""
@@ -184,12 +184,18 @@ class FusedAttention(nn.Module):
         k = self.positions.rotate(self.key_norm(split_heads(k, self.n_groups)), offset)
         return q, k, split_heads(v, self.n_groups)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
-        """(B, H, T, K), (B, G, S, K), (B, G, S, K) -> (B, T, D); S ends where T does."""
-        bias = self.positions.score_bias(q.shape[2], k.shape[2], q.device)  # (H, T, S) or None
-        way = self._fused if self._fuses(q, k, bias, window) else self._step_by_step
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None = None, trunk: Trunk | None = None) -> Tensor:
+        """(B, H, T, K), (B, G, S, K), (B, G, S, K) -> (B, T, D); S ends where T does.
+
+        Behind a trunk of S₀ positions k and v have the S - S₀ that came after it.
+        """
+        n_all = k.shape[2] + (trunk.length if trunk is not None else 0)
+        bias = self.positions.score_bias(q.shape[2], n_all, q.device)  # (H, T, S) or None
         with torch.autocast(q.device.type, enabled=q.device.type != "cpu" and torch.is_autocast_enabled(q.device.type)):
-            attended = way(q, k, v, bias, window)  # (B, H, T, K)
+            if trunk is None and self._fuses(q, k, bias, window):
+                attended = self._fused(q, k, v, bias, window)  # (B, H, T, K)
+            else:
+                attended = self._step_by_step(q, k, v, bias, window, trunk)
         return self.output(merge_heads(attended))
 
     def _fuses(self, q: Tensor, k: Tensor, bias: Tensor | None, window: int | None) -> bool:
@@ -221,28 +227,20 @@ class FusedAttention(nn.Module):
                 enable_gqa=self.n_groups < self.n_heads,
             )  # (B, H, T, K)
 
-    def _attend_from(self, trunk: Trunk, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `attend`, where all rows have the positions of a trunk before the S₁ of their own that k and v hold."""
+    def _step_by_step(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None, trunk: Trunk | None = None
+    ) -> Tensor:
         rows, heads, n_new, width = q.shape
-        with torch.autocast(q.device.type, enabled=q.device.type != "cpu" and torch.is_autocast_enabled(q.device.type)):
-            q = (q * width**-0.5).reshape(rows, self.n_groups, heads // self.n_groups * n_new, width)
-            scores = torch.cat((trunk.scores(q), q @ k.mT), dim=-1)  # (R, G, TH/G, S)
-            n_all = scores.shape[3]
-            scores = scores.view(rows, heads, n_new, n_all)
-            bias = self.positions.score_bias(n_new, n_all, q.device)  # (H, T, S) or None
-            scores = scores if bias is None else scores + bias.to(scores.dtype)
-            mask = mask_of(causal(n_new, n_all, q.device), scores.dtype)  # (T, S)
-            weights = self.weights(scores, mask, rows).reshape(rows, self.n_groups, -1, n_all)
-            before, own = weights.split((n_all - k.shape[2], k.shape[2]), dim=-1)
-            mixed = (trunk.mixed(before) + own @ v).view(rows, heads, n_new, width)
-        return self.output(merge_heads(mixed))
-
-    def _step_by_step(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, window: int | None) -> Tensor:
-        rows, heads, n_new, width = q.shape
-        n_all, asking = k.shape[2], heads // self.n_groups * n_new  # positions that ask a group's keys, head by head
-        scores = (q * width**-0.5).reshape(rows, self.n_groups, asking, width) @ k.mT  # (B, G, TH/G, S)
+        asking = heads // self.n_groups * n_new  # positions that ask a group's keys, head by head
+        q_by_group = (q * width**-0.5).reshape(rows, self.n_groups, asking, width)
+        scores = q_by_group @ k.mT  # (B, G, TH/G, S), behind a trunk S - S₀
+        if trunk is not None:
+            scores = torch.cat((trunk.scores(q_by_group), scores), dim=-1)
+        n_all = scores.shape[3]
         scores = scores.view(rows, heads, n_new, n_all)  # (B, H, T, S)
         scores = scores if bias is None else scores + bias.to(scores.dtype)
         mask = mask_of(causal(n_new, n_all, q.device, window), scores.dtype)  # (T, S)
         weights = self.weights(scores, mask, rows).reshape(rows, self.n_groups, asking, n_all)  # (B, G, TH/G, S)
-        return (weights @ v).view(q.shape)  # (B, H, T, K)
+        before, own = weights.split((n_all - k.shape[2], k.shape[2]), dim=-1)
+        mixed = own @ v  # (B, G, TH/G, K)
+        return (mixed if trunk is None else mixed + trunk.mixed(before)).view(q.shape)  # (B, H, T, K)

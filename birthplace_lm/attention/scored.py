@@ -41,7 +41,6 @@ class Scores(nn.Module):
     """What a score module has to bring: its terms, or its tiles where it has none."""
 
     has_terms = True
-    shared = False  # whether all texts of a batch have the same scores, (1, H, n, end)
 
     def forward(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Tensor:
         """All rows at once: (B or 1, H, T, S)."""
@@ -89,10 +88,14 @@ class ScoredAttention(nn.Module):
 
     def mixed(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, v: Tensor) -> Tensor:
         """The values (B, H, S, K) as every new position weighs them: (B, H, T, K)."""
-        if self._plain(v.device):
-            return attend(self.scores.terms(x, offset, cache), v, x.shape[1], ROWS_AT_ONCE, NUMBERS_AT_ONCE)
-        texts, rows = self._tile(x.shape[0], x.shape[1], v.shape[2])
-        tiles = self.scores.tiles(x, offset, cache, texts, rows)
+        terms = self.scores.terms(x, offset, cache) if self.scores.has_terms else None
+        if terms is not None and self._plain(v.device):
+            return attend(terms, v, x.shape[1], ROWS_AT_ONCE, NUMBERS_AT_ONCE)
+        texts, rows = self._tile(x.shape[0], x.shape[1], v.shape[2], terms is not None and terms.shared)
+        if terms is None:
+            tiles = self.scores.tiles(x, offset, cache, texts, rows)
+        else:
+            tiles = terms.tiles(len(x), x.shape[1], v.shape[2], texts, rows)
         begins = range(offset, v.shape[2], rows)
         masks = [self._mask(begin, min(begin + rows, v.shape[2])) for begin in begins]  # (n, end) each
         mixed = []
@@ -104,17 +107,17 @@ class ScoredAttention(nn.Module):
         return torch.cat(mixed)
 
     def _plain(self, device: torch.device) -> bool:
-        """Whether the weights are a softmax of terms that nobody asks for: a processor has a quicker way for that."""
+        """Whether the weights are a softmax that nobody asks for: a processor has a quicker way for one of terms."""
         dropping = self.training and self.weights.dropout.p > 0
         softmax = type(self.weights) is AttentionWeights and not dropping and not listened_to(self.weights)
-        return softmax and self.scores.has_terms and device.type == "cpu" and not torch.compiler.is_compiling()
+        return softmax and device.type == "cpu" and not torch.compiler.is_compiling()
 
     def _mask(self, begin: int, end: int) -> Tensor:
         """What rows begin … end - 1 may see, to be added to their scores: (end - begin, end)."""
         like = self.value.weight
         return mask_of(causal(end - begin, end, like.device), like.dtype)
 
-    def _tile(self, n_texts: int, n_rows: int, n_all: int) -> tuple[int, int]:
+    def _tile(self, n_texts: int, n_rows: int, n_all: int, shared: bool) -> tuple[int, int]:
         """How many texts and rows at once: all when somebody listens, all texts when they share their scores."""
         if listened_to(self.weights):
             return n_texts, n_rows
@@ -122,7 +125,7 @@ class ScoredAttention(nn.Module):
         on_gpu = self.value.weight.device.type == "cuda"
         numbers = NUMBERS_AT_ONCE_ON_GPU if on_gpu else NUMBERS_AT_ONCE
         fitting = max(1, numbers // (self.n_heads * rows * n_all))
-        return n_texts if self.scores.shared else min(n_texts, fitting), rows
+        return n_texts if shared else min(n_texts, fitting), rows
 
 
 def _mixed(weights: Tensor, v: Tensor) -> Tensor:

@@ -60,8 +60,6 @@ class RandomScores(Scores):
     R ~ N(0, 0.02), so that it begins close to the average over all that is allowed.
     """
 
-    shared = True
-
     def __init__(self, n_heads: int, max_length: int):
         super().__init__()
         self.table = nn.Parameter(0.02 * torch.randn(n_heads, max_length, max_length))
@@ -80,7 +78,6 @@ class MixtureScores(Scores):
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.mix = nn.Parameter(torch.zeros(len(parts)))
-        self.shared = all(part.shared for part in parts)
 
     @property
     def alpha(self) -> Tensor:

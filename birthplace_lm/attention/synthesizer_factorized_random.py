@@ -12,8 +12,6 @@ from birthplace_lm.positions import Positions
 class FactorizedRandomScores(Scores):
     """R₁R₂ᵀ with trained R₁, R₂ (H, ℓ, k) ~ N(0, 0.1): not both near 0, where neither would learn."""
 
-    shared = True
-
     def __init__(self, n_heads: int, max_length: int, rank: int):
         super().__init__()
         self.rows = nn.Parameter(0.1 * torch.randn(n_heads, max_length, rank))

@@ -12,8 +12,6 @@ from birthplace_lm.positions import Positions
 class FixedRandomScores(Scores):
     """R ~ N(0, std), (H, ℓ, ℓ), from a seed of its own: a buffer that moves with the model and is not in its state."""
 
-    shared = True
-
     def __init__(self, n_heads: int, max_length: int, seed: int, std: float):
         super().__init__()
         draw = torch.Generator().manual_seed(seed)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from birthplace_lm.attention.heads import causal, mask_of
 from birthplace_lm.attention.terms import Terms
 
 
@@ -98,7 +99,9 @@ class _TiledSoftmax(torch.autograd.Function):
                     _add_product(scores, q[tile.some, tile.rows], _some(k, tile).mT, times)
                 elif scale is not None:
                     scores.mul_(alpha)
-                scores[:, :, tile.end - tile.n_rows :] += _future(tile.n_rows, scores)
+                scores[:, :, tile.end - tile.n_rows :] += mask_of(
+                    causal(tile.n_rows, tile.n_rows, scores.device), scores.dtype
+                )
                 weights = scores.softmax(-1)
                 torch.bmm(weights, _some(v, tile), out=out[tile.some, tile.rows])
                 if keep:
@@ -158,11 +161,6 @@ def _add_product(to: Tensor, left: Tensor, right: Tensor, times: float = 1.0) ->
 def _part(table: Tensor, first_row: int, tile: _Tile) -> Tensor:
     """What a tile has of a table (H, ℓ, ℓ): (H, n, e)."""
     return table[:, first_row + tile.rows.start : first_row + tile.rows.stop, : tile.end]
-
-
-def _future(n: int, like: Tensor) -> Tensor:
-    """-inf above the diagonal, (n, n), 0 elsewhere: what is to be added where a tile's last n columns are its rows."""
-    return like.new_full((n, n), -torch.inf).triu(1)
 
 
 class _Buffer:
