@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import torch
 
 from birthplace_lm.adaptation import merged, n_learning
-from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
 from birthplace_lm.asking import Inquiry
 from birthplace_lm.callbacks import quieten_lightning
 from birthplace_lm.checkpoints import CheckpointEvery, SafetensorsCheckpointIO, newest_valid
@@ -27,6 +26,7 @@ from birthplace_lm.identity import of_the_run
 from birthplace_lm.jobs import Job, check_same_run, prepare
 from birthplace_lm.lightning_modules import FinetuneModule, PretrainModule
 from birthplace_lm.loggers import Mirror, labels_of
+from birthplace_lm.process import set_up_process
 from birthplace_lm.runs import STAGES, RunFolder, Stage, read_json, write_json
 from birthplace_lm.scoring import evaluate
 from birthplace_lm.sources import sha256_of_corpus
@@ -63,8 +63,7 @@ def run(
     settings = plain(config)
     settings["choices"] = dict(choices or settings["choices"])
     quieten_lightning()
-    keep_freed_memory()
-    keep_compiled_products()
+    set_up_process()
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     with joined(settings["trainer"]) as group:

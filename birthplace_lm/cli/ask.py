@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.process import set_up_process
 
+    set_up_process()
     with in_plain_words():
         for line in _lines(options):
             print(line)

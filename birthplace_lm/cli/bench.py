@@ -24,13 +24,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.what in ("training", "gpu", "jobs") and len(options.attention or ()) > 1:
         parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
-    from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.composing import as_config_errors
+    from birthplace_lm.process import set_up_process
     from birthplace_lm.replacing import replace_file
 
-    keep_freed_memory()  # as birthplace-train does; here for all that is compared
-    keep_compiled_products()
+    set_up_process()  # as birthplace-train does; here for all that is compared
     options.threads = _set_threads(options.threads)
     with in_plain_words(), as_config_errors(options.what):
         figures, markdown = _MEASURES[options.what](options)

@@ -16,14 +16,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     import torch
 
-    from birthplace_lm.allocator import keep_compiled_products, keep_freed_memory
     from birthplace_lm.benchmarks import memory, training
     from birthplace_lm.benchmarks.own_process import READY
     from birthplace_lm.callbacks import quieten_lightning
+    from birthplace_lm.process import set_up_process
 
+    set_up_process()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
-    keep_compiled_products()
     options.attention = [options.attention]
     way = training.make(options.name, *material(options, corpus_of(options)))
     quieten_lightning()

@@ -69,16 +69,16 @@ def main(arguments: list[str] | None = None) -> None:
 def _score_again(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from birthplace_lm.allocator import keep_freed_memory
     from birthplace_lm.asking import Inquiry, check_siblings
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.evaluation.signals import UNSCORED
     from birthplace_lm.people import spread
+    from birthplace_lm.process import set_up_process
     from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate, evaluate_on_dev
 
-    keep_freed_memory()
+    set_up_process()
     folder = RunFolder(options.run)
     siblings = [RunFolder(path) for path in options.seeds]
     with as_config_errors("--seeds"):
@@ -102,8 +102,10 @@ def _answer_file(options: argparse.Namespace) -> None:
     from birthplace_lm.corpus import read_questions
     from birthplace_lm.decoding import answer_questions
     from birthplace_lm.evaluation.exact_match import score, write_predictions
+    from birthplace_lm.process import set_up_process
     from birthplace_lm.runs import RunFolder
 
+    set_up_process()
     folder = RunFolder(options.run)
     model = folder.load_model()
     questions = read_questions(options.questions, answered=None)

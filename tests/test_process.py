@@ -1,19 +1,24 @@
-"""What a step leaves for the next one: pages are not cleared again, products are not compiled again."""
+"""Pages are not cleared again, products are not compiled again, and numbers next to nothing count as 0."""
 
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from birthplace_lm.allocator import keep_compiled_products
+from birthplace_lm.process import keep_compiled_products
+from birthplace_lm.stages import run
+from tests.test_configs import composed
+from tests.test_stages import TINY
 
 PROGRAM = """
 import resource, sys
 import torch
-from birthplace_lm.allocator import keep_freed_memory
+from birthplace_lm.process import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -40,7 +45,7 @@ def test_large_arrays_take_the_pages_that_others_left() -> None:
 SHAPES = """
 import sys
 import torch
-from birthplace_lm.allocator import keep_compiled_products
+from birthplace_lm.process import keep_compiled_products
 
 if sys.argv[1] == "keep":
     keep_compiled_products()
@@ -69,3 +74,46 @@ def test_a_capacity_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
     keep_compiled_products()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+
+
+SUBNORMALS = """
+import sys, time, warnings
+warnings.simplefilter("error")
+import torch
+from birthplace_lm.process import flush_subnormals
+
+if sys.argv[1] == "flush":
+    assert flush_subnormals()
+torch.set_num_threads(2)
+numbers, one = torch.full((1 << 22,), 1e-39), torch.ones(())
+print(sum(int(part.count_nonzero()) > 0 for part in (numbers * one).chunk(64)))
+import numpy
+assert numpy.finfo(numpy.float64).smallest_normal > 0
+"""
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot be told")
+def test_numbers_next_to_nothing_are_zero_in_every_thread() -> None:
+    """64 parts of a product that two threads share: with the setting in one of them half of the parts would be left."""
+
+    def parts_with_any(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", SUBNORMALS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert parts_with_any("flush") == 0
+    assert parts_with_any("leave") == 64
+
+
+class _SmallestSeen(pl.Callback):
+    product = 1.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.product = float(torch.tensor(1e-39) * torch.ones(()))
+
+
+def test_a_training_computes_so(tmp_path: Path) -> None:
+    torch.set_flush_denormal(False)
+    seen = _SmallestSeen()
+    settings = composed(*TINY, f"paths.runs={tmp_path}", "stages=[pretrain]")
+    run(settings, {"attention": "vanilla"}, callbacks=[seen])
+    assert seen.product == 0.0
