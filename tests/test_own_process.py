@@ -1,6 +1,7 @@
 """Processes of their own: how much memory one holds, and several that train side by side."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from birthplace_lm.benchmarks import memory, side_by_side
-from birthplace_lm.benchmarks.own_process import at_once
+from birthplace_lm.benchmarks.own_process import at_once, by_turns
 
 MEBIBYTE = 2**20
 
@@ -68,6 +69,33 @@ def test_the_number_of_threads_reaches_the_process() -> None:
         "import json, os; print('ready', flush=True); input(); print(json.dumps({'n': os.environ['OMP_NUM_THREADS']}))"
     )
     assert at_once([[sys.executable, "-c", code]], threads=3) == [{"n": "3"}]
+
+
+# Answers every line that it is given: how many it has had, and when it had it.
+PATIENT = """
+import json, sys, time
+print("ready", flush=True)
+for turn, _ in enumerate(sys.stdin):
+    print("a word of a library")
+    print(json.dumps({"turn": turn, "name": sys.argv[1], "begin": time.time()}), flush=True)
+    time.sleep(0.2)
+"""
+
+
+def test_by_turns_one_is_let_go_at_a_time_and_as_often_as_one_likes() -> None:
+    with by_turns({name: [sys.executable, "-c", PATIENT, name] for name in "ab"}, threads=1) as turns:
+        found = [turns[name]() for name in "abba"]
+    assert [(each["name"], each["turn"]) for each in found] == [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+    assert found[2]["begin"] - found[1]["begin"] >= 0.2  # not before it was through with the turn before
+
+
+def test_what_goes_by_turns_is_ended_with_the_block() -> None:
+    whoami = PATIENT.replace('"name": sys.argv[1]', '"pid": __import__("os").getpid()')
+    with pytest.raises(ZeroDivisionError), by_turns({"a": [sys.executable, "-c", whoami]}, threads=1) as turns:
+        process = turns["a"]()["pid"]
+        raise ZeroDivisionError
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 def test_one_thread_is_nothing_to_compare() -> None:

@@ -8,6 +8,8 @@ import io
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,12 @@ from birthplace_lm.benchmarks.ways import UnavailableError, Way
 from birthplace_lm.benchmarks.ways.recording import Recording
 from birthplace_lm.benchmarks.ways.sizes import Sizes
 from birthplace_lm.benchmarks.ways.textbook import Textbook
-from birthplace_lm.cli import bench, bench_way
+from birthplace_lm.cli import bench, bench_training, bench_way
 from birthplace_lm.layouts import IGNORE, Batch
 from birthplace_lm.tokenizer import MASK, PAD, PAD_ID
 from birthplace_lm.transformer import Transformer
 from tests.helpers import small_corpus, tiny, tokenizer_of
+from tests.test_stages import tiny_run
 
 CORPUS = small_corpus()
 TOKENIZER = tokenizer_of(CORPUS)
@@ -265,6 +268,53 @@ def test_one_way_in_a_process_reports_once_it_is_told_to(
     found = json.loads(report)
     assert ready == "ready" and found["characters"] > 0 and found["seconds"] > 0
     assert 0 < found["before"] <= found["peak"]
+
+
+def test_apart_only_our_own_processes_are_set_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is timed is what the processes say: ten characters a second the loop, twenty this package."""
+    started: dict[str, list[str]] = {}
+
+    @contextmanager
+    def by_turns(commands: dict[str, list[str]], threads: int) -> Iterator[dict[str, Callable[[], dict[str, float]]]]:
+        started.update(commands)
+        yield {name: lambda n=1 + n: {"characters": 10 * n, "seconds": 1.0} for n, name in enumerate(commands)}
+
+    monkeypatch.setattr("birthplace_lm.benchmarks.own_process.by_turns", by_turns)
+    out = tmp_path / "apart.json"
+    ways = ["--ways", "textbook", "bare", "--apart", "--no-memory", "--questions", "0", "--repetitions", "1"]
+    bench.main([*SMALL, *ways, "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert found["apart"] and [row["ratio"] for row in found["training"]] == [1.0, 2.0]
+    assert {name: "--plain" in command for name, command in started.items()} == {TEXTBOOK: True, BARE: False}
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_plain_process_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, plain: bool) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr("birthplace_lm.process.set_up_process", lambda: calls.append(None))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    bench_way.main([BARE, "--threads", str(torch.get_num_threads()), *SMALL, *(["--plain"] if plain else [])])
+    assert len(calls) == (not plain)
+
+
+def test_a_way_starts_from_what_a_run_has_pretrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_run(tmp_path / "runs", "stages=[pretrain]")
+    out = tmp_path / "found.json"
+    which = ["--start-from", str(folder.root), "--batch-size", "4", "--steps", "1", "--repetitions", "1"]
+    bench.main([*which, "--no-memory", "--questions", "0", "--ways", "bare", "x-transformers", "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert found["missing"] == {"x-transformers": "it cannot begin with weights of ours"}
+    assert [row["parameters"] for row in found["training"]] == [folder.load_model("pretrain").n_parameters()]
+    options = bench._parser().parse_args(which)
+    model, recording = bench_training.material(options, bench_training.corpus_of(options))
+    expected = folder.load_model("pretrain").state_dict()
+    assert all(torch.equal(weights, expected[name]) for name, weights in model.state_dict().items())
+    assert recording.block_size == folder.config()["model"]["block_size"]
+    with pytest.raises(SystemExit, match="2"):
+        bench.main([*which, "--model", "small"])
+    assert "--start-from takes the model of the run" in capsys.readouterr().err
 
 
 def test_the_figures_of_a_gpu_are_medians_and_ratios_to_the_textbook_loop(monkeypatch: pytest.MonkeyPatch) -> None:

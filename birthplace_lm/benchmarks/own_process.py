@@ -1,17 +1,18 @@
-"""Ways that train in processes of their own: for the memory of one alone, and for several side by side."""
+"""Ways that train in processes of their own: one alone for its memory, several side by side, or several by turns."""
 
 import json
 import os
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 READY = "ready"
 
 
 class OwnProcess:
-    """A command that says `ready` when it has warmed up, begins at a line of input, and ends with a line of JSON."""
+    """A command that says `ready` when it has warmed up, and answers every line of input by a line of JSON."""
 
     def __init__(self, command: Sequence[str], threads: int):
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
@@ -35,12 +36,12 @@ class OwnProcess:
             os.write(self._process.stdin.fileno(), b"\n")  # unbuffered: nothing is left to be written on closing
 
     def report(self) -> dict[str, Any]:
-        """What it found out, once it has ended."""
+        """What it found out since it was let go; RuntimeError when it ends without a word."""
         assert self._process.stdout
-        out = self._process.stdout.read()
-        if status := self._process.wait():
-            raise RuntimeError(f"{' '.join(self.command)} ended with status {status}")
-        return json.loads(out.splitlines()[-1])
+        for line in self._process.stdout:
+            if line.startswith("{"):  # libraries talk, too
+                return json.loads(line)
+        raise RuntimeError(f"{' '.join(self.command)} ended with status {self._process.wait()}")
 
     def end(self) -> None:
         """Stop it where it stands, if it has not ended."""
@@ -54,15 +55,34 @@ class OwnProcess:
 
 def at_once(commands: Sequence[Sequence[str]], threads: int) -> list[dict[str, Any]]:
     """Run commands side by side, begun at the same moment once all are ready; none outlives an error."""
+    with _ready(commands, threads) as processes:
+        for process in processes:
+            process.go()
+        return [process.report() for process in processes]
+
+
+@contextmanager
+def by_turns(commands: Mapping[str, Sequence[str]], threads: int) -> Iterator[dict[str, Callable[[], dict[str, Any]]]]:
+    """Commands that wait for each other: one function each, which lets it go once and gives what it reports."""
+    with _ready(list(commands.values()), threads) as processes:
+        yield {name: partial(_turn, process) for name, process in zip(commands, processes, strict=True)}
+
+
+def _turn(process: OwnProcess) -> dict[str, Any]:
+    process.go()
+    return process.report()
+
+
+@contextmanager
+def _ready(commands: Sequence[Sequence[str]], threads: int) -> Iterator[list[OwnProcess]]:
+    """All of them started and warmed up, ended when the block is left."""
     processes: list[OwnProcess] = []
     try:
         for command in commands:
             processes.append(OwnProcess(command, threads))
         for process in processes:
             process.wait_until_ready()
-        for process in processes:
-            process.go()
-        return [process.report() for process in processes]
+        yield processes
     finally:
         for process in processes:
             process.end()

@@ -67,6 +67,15 @@ def names_of(way: str) -> list[str]:
     return [f"{name}, {layout}" for layout in LAYOUTS] if way in PEERS else [name]
 
 
+def is_ours(name: str) -> bool:
+    """Whether a way is this package's own training, rather than what it is compared with.
+
+    >>> is_ours("this package, bare"), is_ours("textbook loop")
+    (True, False)
+    """
+    return name in (BARE, LIGHTNING, BFLOAT16)
+
+
 def make(name: str, model: Transformer, recording: Recording) -> Way:
     """The way of this name in the tables, with a model of its own; raises UnavailableError where it cannot be had."""
     (way,) = (way for way in WAYS if name in names_of(way))
@@ -89,20 +98,26 @@ def make_all(ways: Sequence[str], model: Transformer, recording: Recording) -> t
 
 
 def compare(
-    ways: Mapping[str, Way], steps: int, repetitions: int, between: Callable[[], Any] = lambda: None
+    ways: Mapping[str, Way],
+    steps: int,
+    repetitions: int,
+    between: Callable[[], Any] = lambda: None,
+    timed: Callable[[str], tuple[float, int]] | None = None,
 ) -> list[Timing]:
     """Run the ways in turn; every one is warmed up by a run whose operations are counted.
 
-    `between` is called once a repetition, for what is to be measured beside them in the same minutes.
+    `between` is called once a repetition, for what is to be measured beside them in the same minutes. `timed` gives the
+    seconds and characters of a way by its name where it is not here that they run.
     """
+    timed = timed or (lambda name: ways[name].run(steps))
     timings = []
     for name, way in ways.items():
         arithmetic = count(partial(way.run, steps))
         parameters = sum(parameter.numel() for parameter in way.model.parameters())
         timings.append(Timing(name, steps, parameters, arithmetic.products / steps))
     for _ in range(repetitions):
-        for timing, way in zip(timings, ways.values(), strict=True):
-            seconds, characters = way.run(steps)
+        for timing in timings:
+            seconds, characters = timed(timing.name)
             timing.seconds.append(seconds)
             timing.characters.append(characters)
         between()

@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.what in ("training", "gpu", "jobs") and len(options.attention or ()) > 1:
         parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
+    if options.start_from and (options.model or options.attention or options.dropout is not None):
+        parser.error("--start-from takes the model of the run: leave --model, --attention and --dropout out")
+    options.model = options.model or "cs224n"
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.process import set_up_process
@@ -70,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training, gpu and jobs")
     training.add_argument("--data", metavar="FOLDER", help="the four files (default: an invented world)")
-    training.add_argument("--model", default="cs224n", help="a file of configs/model (default: cs224n)")
+    training.add_argument("--model", help="a file of configs/model (default: cs224n)")
+    training.add_argument(
+        "--start-from", type=Path, metavar="RUN", help="go on from what a run has pretrained, with its model"
+    )
     training.add_argument("--dropout", type=float, metavar="P", help="instead of the model's own")
     training.add_argument("--batch-size", type=_positive, default=128, metavar="N")
     training.add_argument("--steps", type=_positive, default=4, metavar="N", help="a repetition (default: 4)")
@@ -79,6 +85,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory, a process a way"
+    )
+    training.add_argument(
+        "--apart", action="store_true", help="a process a way, and only ours set up as birthplace-train sets up its own"
     )
     training.add_argument("--profile", type=Path, metavar="FILE", help="write where the time of a step goes")
     training.add_argument("--questions", type=int, default=500, metavar="N", help="to decode (default: 500)")

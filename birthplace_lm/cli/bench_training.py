@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from birthplace_lm.cli.bench_parts import config, machine, model_of
 
 if TYPE_CHECKING:
     from birthplace_lm.benchmarks.training import Timing
+    from birthplace_lm.benchmarks.ways import Way
     from birthplace_lm.benchmarks.ways.recording import Recording
     from birthplace_lm.corpus import Corpus
     from birthplace_lm.transformer import Transformer
@@ -22,18 +24,22 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     corpus = corpus_of(options)
     model, recording = material(options, corpus)
-    ways, missing = training.make_all(options.ways, model, recording)
+    peers = training.PEERS if options.start_from else ()
+    ways, missing = training.make_all([way for way in options.ways if way not in peers], model, recording)
+    missing |= {way: "it cannot begin with weights of ours" for way in options.ways if way in peers}
     quieten_lightning()  # not earlier: what other libraries import on their way sets loggers anew
     for way, reason in missing.items():
         print(f"{way} is left out: {reason}", flush=True)
     rate = _matmul_rate(model, recording)
-    timings = training.compare(ways, options.steps, options.repetitions, rate.measure)
+    with _where_they_run(ways, options) as timed:
+        timings = training.compare(ways, options.steps, options.repetitions, rate.measure, timed)
     _profile(options, model, recording)
     rows = training_table.rows(timings, rate.rates, _memory(ways, options))
     figures = {
         **machine(sha256_of_corpus(corpus)),
         "libraries": _libraries(),
         "missing": missing,
+        "apart": options.apart,
         "training": rows,
         "matmul_rate": rate.rates,
         "lightning_overhead": training_table.lightning_overhead(timings),
@@ -72,27 +78,61 @@ def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def corpus_of(options: argparse.Namespace) -> "Corpus":
-    """The people of a folder, or an invented world of as many as the real one has."""
+    """The people of a folder, or of the run to start from, or an invented world of as many as the real one has."""
+    from birthplace_lm import run_corpus
+    from birthplace_lm.runs import RunFolder
     from birthplace_lm.sources import Folder
     from birthplace_lm.world import World
 
+    if options.start_from:
+        return run_corpus.corpus_of(RunFolder(options.start_from), options.data)
     return Folder(options.data).corpus() if options.data else World(people=2937).corpus()
 
 
 def material(options: argparse.Namespace, corpus: "Corpus") -> "tuple[Transformer, Recording]":
-    """The model to train and the batches to train it on."""
+    """The model to train, new or as a run has pretrained it, and the batches to train it on."""
     from birthplace_lm.benchmarks.ways.recording import Recording
+    from birthplace_lm.runs import RunFolder
     from birthplace_lm.tokenizer import CharTokenizer
 
-    shown = (text for question in corpus.train for text in (question.text, question.answer or ""))
-    tokenizer = CharTokenizer.fit([*corpus.documents, *shown])  # as a training does
-    model = model_of((options.attention or ["vanilla"])[0], options.model, options.dropout)(len(tokenizer))
+    if options.start_from:
+        folder = RunFolder(options.start_from)
+        model, tokenizer = folder.load_model("pretrain"), folder.tokenizer()
+        block_size = folder.config()["model"]["block_size"]
+    else:
+        shown = (text for question in corpus.train for text in (question.text, question.answer or ""))
+        tokenizer = CharTokenizer.fit([*corpus.documents, *shown])  # as a training does
+        model = model_of((options.attention or ["vanilla"])[0], options.model, options.dropout)(len(tokenizer))
+        block_size = config("model", options.model).block_size
     if options.batch_size > len(corpus.documents):
         raise ValueError(
             f"--batch-size {options.batch_size} is more than the {len(corpus.documents)} documents there are"
         )
-    block_size = config("model", options.model).block_size
     return model, Recording(corpus.documents, tokenizer, block_size, options.batch_size, options.steps)
+
+
+@contextmanager
+def _where_they_run(
+    ways: "Mapping[str, Way]", options: argparse.Namespace
+) -> "Iterator[Callable[[str], tuple[float, int]] | None]":
+    """Here, or each apart in a process that only this package's ways set up as they set up theirs."""
+    from birthplace_lm.benchmarks.own_process import by_turns
+    from birthplace_lm.benchmarks.training import is_ours
+
+    if not options.apart:
+        yield None
+        return
+    commands = {
+        name: [*_own_process(options, name), "--threads", str(options.threads), *([] if is_ours(name) else ["--plain"])]
+        for name in ways
+    }
+    with by_turns(commands, options.threads) as turns:
+
+        def timed(name: str) -> tuple[float, int]:
+            found = turns[name]()
+            return found["seconds"], found["characters"]
+
+        yield timed
 
 
 def _libraries() -> dict[str, str]:
@@ -116,6 +156,7 @@ def _own_process(options: argparse.Namespace, name: str) -> list[str]:
     command += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
     command += ["--attention", (options.attention or ["vanilla"])[0]]
     command += ["--data", options.data] if options.data else []
+    command += ["--start-from", str(options.start_from)] if options.start_from else []
     return command if options.dropout is None else [*command, "--dropout", str(options.dropout)]
 
 

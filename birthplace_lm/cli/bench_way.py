@@ -1,18 +1,19 @@
 """One way to train in a process of its own, started by birthplace-bench: `python -m birthplace_lm.cli.bench_way NAME`.
 
-It makes the way, says `ready` after a step to warm up, and waits for a line. Then it trains, and prints as JSON: real
-characters, seconds, and the bytes it held before the first step and at most.
+It makes the way, says `ready` after a step to warm up, and waits. At every line that it is given it trains, and prints
+as JSON: real characters, seconds, and the bytes it held before the first step and at most.
 """
 
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from birthplace_lm.cli.bench_training import corpus_of, material
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train for so many seconds, at least once for all steps."""
+    """Train for so many seconds at every line of input, at least once for all steps."""
     options = _parser().parse_args(arguments)
     import torch
 
@@ -21,7 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     from birthplace_lm.callbacks import quieten_lightning
     from birthplace_lm.process import set_up_process
 
-    set_up_process()
+    if not options.plain:
+        set_up_process()
     torch.set_num_threads(options.threads)
     options.attention = [options.attention]
     way = training.make(options.name, *material(options, corpus_of(options)))
@@ -29,13 +31,13 @@ def main(arguments: list[str] | None = None) -> None:
     before = memory.held()
     way.run(1)
     print(READY, flush=True)
-    sys.stdin.readline()
-    seconds, characters = 0.0, 0
-    while not characters or seconds < options.seconds:
-        took, seen = way.run(options.steps)
-        seconds, characters = seconds + took, characters + seen
-    found = {"characters": characters, "seconds": seconds, "before": before, "peak": memory.peak()}
-    print(json.dumps(found), flush=True)
+    for _ in sys.stdin:
+        seconds, characters = 0.0, 0
+        while not characters or seconds < options.seconds:
+            took, seen = way.run(options.steps)
+            seconds, characters = seconds + took, characters + seen
+        found = {"characters": characters, "seconds": seconds, "before": before, "peak": memory.peak()}
+        print(json.dumps(found), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", help="as in the tables of birthplace-bench training")
     parser.add_argument("--threads", type=int, required=True, metavar="N")
     parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="(default: one run)")
+    parser.add_argument("--plain", action="store_true", help="leave the process as Python and torch make it")
     parser.add_argument("--data", metavar="FOLDER")
+    parser.add_argument("--start-from", type=Path, metavar="RUN")
     parser.add_argument("--model", default="cs224n")
     parser.add_argument("--attention", default="vanilla")
     parser.add_argument("--dropout", type=float, metavar="P")
