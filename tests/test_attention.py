@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from birthplace_lm.attention import heads, perceiver
+from birthplace_lm.attention.causal_sums import causal_sums
 from birthplace_lm.attention.differential import DifferentialWeights
-from birthplace_lm.attention.heads import causal_sums
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
 from birthplace_lm.attention.talking_heads import TalkingWeights
 from birthplace_lm.attention.vanilla import VanillaAttention
@@ -390,9 +390,10 @@ def test_chunks_change_nothing(chunk: int) -> None:
 def test_causal_sums_are_the_quadratic_form() -> None:
     q, k, v = torch.rand(3, 2, 4, 11, 4, dtype=torch.float64)
     before = torch.rand(2, 4, 4, 4, dtype=torch.float64)
-    sums, state = causal_sums(q, k, v, before, 4)
-    torch.testing.assert_close(sums, (q @ k.mT).tril() @ v + q @ before)
-    torch.testing.assert_close(state, before + k.mT @ v)
+    for given, expected in ((before, before), (None, torch.zeros_like(before))):
+        sums, state = causal_sums(q, k, v, given, 4)
+        torch.testing.assert_close(sums, (q @ k.mT).tril() @ v + q @ expected)
+        torch.testing.assert_close(state, expected + k.mT @ v)
 
 
 def test_a_perceiver_whose_latents_want_nothing_in_particular_averages_the_past() -> None:
@@ -419,10 +420,10 @@ def test_a_perceiver_goes_through_its_latents_in_float32(monkeypatch: pytest.Mon
     """In bfloat16 only what comes in and goes out is rounded: exp(±30) and sums of it are not."""
     kinds: list[torch.dtype] = []
 
-    def watched(q: Tensor, k: Tensor, v: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        out, state = causal_sums(q, k, v, state, chunk)
-        kinds.extend(part.dtype for part in (q, k, v, out, state))
-        return out, state
+    def watched(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, chunk: int) -> tuple[Tensor, Tensor]:
+        out, after = causal_sums(q, k, v, state, chunk)
+        kinds.extend(part.dtype for part in (q, k, v, out, after))
+        return out, after
 
     monkeypatch.setattr(perceiver, "causal_sums", watched)
     model, x = roughened(tiny("perceiver")), tokens(24)

@@ -39,9 +39,9 @@ def norm(t: int) -> int:
 
 
 def scan(t: int, m: int, n: int) -> int:
-    """Causal sums of H heads, features m, values n: the first state has no gradient, the last one is not read."""
+    """Causal sums of H heads, features m, values n: before the first chunk there is no state, the last is not read."""
     chunk = 2 * CHUNK * CHUNK * (m + n) + 4 * CHUNK * m * n
-    return H * (3 * (t // CHUNK) * chunk - 6 * CHUNK * m * n)
+    return H * (3 * (t // CHUNK) * chunk - 10 * CHUNK * m * n)
 
 
 def matrix(t: int, width: int = K) -> int:

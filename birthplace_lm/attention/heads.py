@@ -87,32 +87,9 @@ def mask_of(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, -torch.inf)
 
 
-def causal_sums(q: Tensor, k: Tensor, v: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Σ_{j<=i} (q_i·k_j) v_j for every i, and Σ_j k_j v_jᵀ, by which a later call goes on.
-
-    q and k: (B, H, T, M), v: (B, H, T, N), state: (B, H, M, N), what earlier calls returned or zeros -> sums
-    (B, H, T, N), state. `chunk` positions c at a time: within a chunk as a matrix (c, c), before it through the state,
-    so time O(T(Mc + Nc + MN)) a head, and a knob of time alone.
-    """
-    out = []
-    for q_part, k_part, v_part in zip(*(part.split(chunk, dim=2) for part in (q, k, v)), strict=True):
-        within = (q_part @ k_part.mT).tril()  # (B, H, c, c)
-        out.append(within @ v_part + q_part @ state)
-        state = state + k_part.mT @ v_part
-    return torch.cat(out, dim=2), state
-
-
 def _masked(n_new: int, n_all: int, bias: Tensor | None, window: int | None) -> bool:
     """Whether a mask has to say what n_new of n_all positions see, for neither all nor "what came before" does."""
     return bias is not None or (window is not None and n_all > window) or 1 < n_new < n_all
-
-
-class ImpliedWeights(nn.Module):
-    """q_i·k_j for j <= i: what `causal_sums` amounts to, called only while a forward hook listens."""
-
-    def forward(self, q: Tensor, k: Tensor) -> Tensor:
-        """Features of the new positions, (B, H, T, M), and of all so far, (B, H, S, M), to weights (B, H, T, S)."""
-        return (q @ k.mT).tril(k.shape[2] - q.shape[2])
 
 
 class AttentionWeights(nn.Module):

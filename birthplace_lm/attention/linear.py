@@ -3,9 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from birthplace_lm.attention.causal_sums import ImpliedWeights, causal_sums
 from birthplace_lm.attention.heads import (
-    ImpliedWeights,
-    causal_sums,
     check_heads,
     check_no_scores_needed,
     listened_to,
@@ -50,9 +49,8 @@ class LinearAttention(nn.Module):
     def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
         q, k, v = self.query_key_value(x).chunk(3, dim=-1)  # (B, T, D)
         q, k, v = (split_heads(part, self.n_heads) for part in (F.elu(q) + 1, F.elu(k) + 1, v))  # (B, H, T, K)
-        state = cache["state"] if cache else x.new_zeros(*q.shape[:2], q.shape[3], q.shape[3] + 1)
         v = F.pad(v, (0, 1), value=1.0)  # a coordinate of ones: the last of the sums is what divides the others
-        sums, state = causal_sums(q, k, v, state, self.chunk)  # (B, H, T, K + 1)
+        sums, state = causal_sums(q, k, v, cache["state"] if cache else None, self.chunk)  # (B, H, T, K + 1)
         if cache is not None:
             cache["state"] = state  # (B, H, K, K + 1)
         if listened_to(self.weights):

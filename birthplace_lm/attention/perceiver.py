@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from birthplace_lm.attention.causal_sums import ImpliedWeights, causal_sums
 from birthplace_lm.attention.heads import (
-    ImpliedWeights,
-    causal_sums,
     check_heads,
     check_no_scores_needed,
     listened_to,
@@ -80,16 +79,12 @@ class PerceiverAttention(nn.Module):
         norm from 0.5 at step 30 to 3 million at step 50; in float32 it stayed below 1, and so it did without compiling.
         """
         phi = (CAP * (wanted / CAP).tanh()).exp()  # (B, H, T, M)
-        (b, h, _, m), width = phi.shape, q.shape[3]
-        keys, values, before = (
-            (cache["keys"], cache["values"], cache["written"])
-            if cache
-            else (q.new_zeros(b, h, width, m), q.new_zeros(b, h, m, width), q.new_zeros(b, h, 1, m))
-        )
-        written = before + phi.cumsum(dim=2)  # (B, H, T, M)
-        scores, keys = causal_sums(q * self.scale, k, phi, keys, self.chunk)  # Σ_j (q_i·k_j) φ_jm: (B, H, T, M)
+        before = cache or {}
+        written = phi.cumsum(dim=2) + before.get("written", 0.0)  # (B, H, T, M)
+        # Σ_j (q_i·k_j) φ_jm: (B, H, T, M)
+        scores, keys = causal_sums(q * self.scale, k, phi, before.get("keys"), self.chunk)
         read = (scores / written).softmax(dim=-1) / written  # (B, H, T, M)
-        out, values = causal_sums(read, phi, v, values, self.chunk)  # (B, H, T, K)
+        out, values = causal_sums(read, phi, v, before.get("values"), self.chunk)  # (B, H, T, K)
         if listened_to(self.weights):
             self.weights(read, remember(cache, "phi", phi))  # (B, H, T, S)
         if cache is not None:
