@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from birthplace_lm.attention import heads, perceiver
+from birthplace_lm.attention import fused, perceiver
 from birthplace_lm.attention.causal_sums import causal_sums
 from birthplace_lm.attention.differential import DifferentialWeights
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
@@ -67,10 +67,10 @@ def test_a_late_output_does_depend_on_an_early_character(attention: str, positio
     assert not torch.allclose(model(x)[:, -1], model(changed)[:, -1])
 
 
-@pytest.fixture(params=[0, heads._FEW], ids=["fused", "as a matrix"])
+@pytest.fixture(params=[0, fused._FEW], ids=["fused", "as a matrix"])
 def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Few new positions by the fused kernel, as on a GPU, and as on a processor."""
-    monkeypatch.setattr(heads, "_FEW", request.param)
+    monkeypatch.setattr(fused, "_FEW", request.param)
     assert isinstance(request.param, int)
     return request.param
 
@@ -544,9 +544,9 @@ def test_the_fused_kernel_rests_where_weights_are_wanted_or_dropped(
     model(tokens(20))  # a processor drops weights by itself, the kernel has no dropout there
     with listening(model.eval()):
         model(tokens(20))
-    model(tokens(heads._FEW))  # so few positions are quicker without it
+    model(tokens(fused._FEW))  # so few positions are quicker without it
     with pytest.raises(AssertionError, match="the fused kernel was called"):
-        model(tokens(heads._FEW + 1))
+        model(tokens(fused._FEW + 1))
 
 
 @pytest.mark.parametrize(
@@ -569,7 +569,7 @@ def test_on_a_gpu_what_needs_a_mask_goes_without_the_fused_kernel(
         return lambda self, q, *rest: (taken.append(name), q)[1]
 
     for name in ("_fused", "_step_by_step"):
-        monkeypatch.setattr(heads.FusedAttention, name, watched(name))
+        monkeypatch.setattr(fused.FusedAttention, name, watched(name))
     layer = tiny(attention, positions, dropout=0.1).train().blocks[0].attention
     layer.output = nn.Identity()
     with FakeTensorMode():
@@ -584,7 +584,7 @@ def test_on_a_gpu_what_needs_a_mask_goes_without_the_fused_kernel(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what the compiler says of itself
 @every_variant
-@pytest.mark.parametrize("length", [heads._FEW, 20])
+@pytest.mark.parametrize("length", [fused._FEW, 20])
 def test_it_compiles_into_one_graph(attention: str, length: int) -> None:
     """A break of the graph is an error under `fullgraph`; what the compiler caught computes the same, backwards too."""
     torch.compiler.reset()

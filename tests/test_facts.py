@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from birthplace_lm.attention import heads
 from birthplace_lm.benchmarks import facts
 from birthplace_lm.benchmarks.arithmetic import count, forward_backward
 from birthplace_lm.cli import bench, bench_parts
@@ -92,7 +91,7 @@ FORMULAS["hybrid"] = lambda t: (FORMULAS["vanilla"](t) + FORMULAS["synthesizer"]
 def test_counted_products_are_those_of_the_formula(
     attention: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "_FEW", 0)  # so few positions are attended to as more of them are
+    monkeypatch.setattr("birthplace_lm.attention.fused._FEW", 0)  # so few positions are attended to as more of them are
     assert attention in FORMULAS, f"write down in FORMULAS how many products {attention} takes"
     model = tiny(attention, knobs=KNOBS.get(attention))
     x = torch.randn(ROWS, length, D)

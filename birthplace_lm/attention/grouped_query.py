@@ -1,6 +1,6 @@
 """Grouped-query attention: keys and values are shared within groups of heads."""
 
-from birthplace_lm.attention.heads import FusedAttention
+from birthplace_lm.attention.fused import FusedAttention
 from birthplace_lm.positions import Positions
 
 

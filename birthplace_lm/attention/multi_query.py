@@ -1,6 +1,6 @@
 """Multi-query attention: every head has queries of its own, keys and values are one for all."""
 
-from birthplace_lm.attention.heads import FusedAttention
+from birthplace_lm.attention.fused import FusedAttention
 from birthplace_lm.positions import Positions
 
 

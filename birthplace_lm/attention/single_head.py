@@ -1,6 +1,7 @@
 """One head as wide as the model: what several heads are for is what this one lacks."""
 
-from birthplace_lm.attention.heads import FusedAttention, check_heads
+from birthplace_lm.attention.fused import FusedAttention
+from birthplace_lm.attention.heads import check_heads
 from birthplace_lm.positions import Positions
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from birthplace_lm.attention.heads import FusedAttention, listened_to, remember, seen_so_far
+from birthplace_lm.attention.fused import FusedAttention
+from birthplace_lm.attention.heads import listened_to, remember, seen_so_far
 from birthplace_lm.positions import Positions
 
 ROWS_AT_ONCE = 64  # asking positions whose windows are computed together, at least

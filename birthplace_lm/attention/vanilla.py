@@ -1,6 +1,6 @@
 """Scaled dot-product attention: every position asks every earlier one by content."""
 
-from birthplace_lm.attention.heads import FusedAttention
+from birthplace_lm.attention.fused import FusedAttention
 from birthplace_lm.positions import Positions
 
 

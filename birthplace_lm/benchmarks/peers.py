@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from birthplace_lm.attention.fused import FusedAttention
 from birthplace_lm.attention.grouped_query import GroupedQueryAttention
-from birthplace_lm.attention.heads import FusedAttention
 from birthplace_lm.attention.multi_query import MultiQueryAttention
 from birthplace_lm.attention.sliding_window import SlidingWindowAttention
 from birthplace_lm.attention.talking_heads import TalkingHeadsAttention
