@@ -8,7 +8,7 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3), from glibc's malloc.h
 _NEVER = 2**31 - 1  # bytes, the most that mallopt takes
-_COMPILED = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read by oneDNN at its first product
+KEPT_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read by oneDNN at its first product
 _SHAPES = 8192  # some fifteen products a length of a text, and every length up to a block of 512
 
 
@@ -39,7 +39,7 @@ def keep_compiled_products() -> None:
     lengths have more shapes than that: each would be compiled again whenever it comes up, and what is thrown away for
     it leaves holes in the memory that the next large array has to be searched for.
     """
-    os.environ.setdefault(_COMPILED, str(_SHAPES))
+    os.environ.setdefault(KEPT_PRODUCTS, str(_SHAPES))
 
 
 def flush_subnormals() -> bool:

@@ -6,6 +6,7 @@ as JSON: real characters, seconds, and the bytes it held before the first step a
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,9 +21,11 @@ def main(arguments: list[str] | None = None) -> None:
     from birthplace_lm.benchmarks import memory, training
     from birthplace_lm.benchmarks.own_process import READY
     from birthplace_lm.callbacks import quieten_lightning
-    from birthplace_lm.process import set_up_process
+    from birthplace_lm.process import KEPT_PRODUCTS, set_up_process
 
-    if not options.plain:
+    if options.plain:
+        os.environ.pop(KEPT_PRODUCTS, None)  # birthplace-bench has set it for itself
+    else:
         set_up_process()
     torch.set_num_threads(options.threads)
     options.attention = [options.attention]
