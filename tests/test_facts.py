@@ -48,6 +48,11 @@ def matrix(t: int, width: int = K) -> int:
     return 6 * t * t * H * (width + K)
 
 
+def grid(t: int, b: int) -> int:
+    """Every pair of a number for a row and one for a column, as far as the last position sees, three times."""
+    return 6 * t * H * math.ceil(t / b) * b
+
+
 def written_out(t: int, width: int = 0, biased: bool = False, texts: int = 1) -> float:
     """A softmax of terms: every product three times, one coordinate more for a gradient and one for a keys' bias.
 
@@ -78,7 +83,7 @@ FORMULAS: dict[str, Callable[[int], float]] = {
     "synthesizer_random": lambda t: layers(t, D, D) + written_out(t, texts=ROWS),
     "synthesizer_random_fixed": lambda t: layers(t, D, D) + 4 * t * t * D,
     "synthesizer_factorized_random": lambda t: layers(t, D, D) + written_out(t, RANK, texts=ROWS),
-    "synthesizer_factorized_dense": lambda t: layers(t, D, D, 5 * H, 5 * H) + matrix(t, 0),
+    "synthesizer_factorized_dense": lambda t: layers(t, D, D, 5 * H, 5 * H) + matrix(t, 0) + grid(t, 5),
     "synthesizer_random_vanilla": lambda t: layers(t, D, D, D, D) + written_out(t, K),
     "synthesizer_random_dense": lambda t: layers(t, D, D, D) + written_out(t, K, biased=True),
     "synthesizer_dense_vanilla": lambda t: layers(t, D, D, D, D, D) + written_out(t, 2 * K, biased=True),

@@ -29,7 +29,8 @@ class FactorizedDenseScores(Scores):
             for first, second in zip(*(part.split(rows, dim=2) for part in pair), strict=True):
                 end += first.shape[2]
                 needed = math.ceil(end / second.shape[-1])  # of the a rows of the grid
-                yield (first[..., :needed, :] * second).flatten(-2)[..., :end]  # (texts, H, n, end)
+                # As a matrix product, though it adds nothing up: its gradient is one, too, and no a × b grid again.
+                yield (first[..., :needed, :] @ second).flatten(-2)[..., :end]  # (texts, H, n, end)
 
 
 class FactorizedDenseSynthesizerAttention(ScoredAttention):
