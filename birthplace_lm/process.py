@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -12,11 +14,21 @@ KEPT_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read by oneDNN at its first
 _SHAPES = 8192  # some fifteen products a length of a text, and every length up to a block of 512
 
 
-def set_up_process() -> None:
-    """All of the below, for a program of ours; a library's user who wants it calls it before torch starts threads."""
+@contextmanager
+def set_up_process() -> Iterator[None]:
+    """All of the below while a program of ours computes, or whoever trains with our modules in a program of his own.
+
+    To be entered before torch starts threads. Afterwards subnormal numbers are again what they were, since other
+    libraries may count on them; that memory and products are kept changes no result, and stays.
+    """
     keep_freed_memory()
     keep_compiled_products()
+    before = _flushes_subnormals()
     flush_subnormals()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def keep_freed_memory() -> bool:
@@ -52,6 +64,10 @@ def flush_subnormals() -> bool:
     """
     _let_numpy_look_first()
     return torch.set_flush_denormal(True)
+
+
+def _flushes_subnormals() -> bool:
+    return float(torch.tensor(1e-39) * torch.ones(())) == 0.0
 
 
 def _let_numpy_look_first() -> None:

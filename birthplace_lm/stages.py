@@ -63,10 +63,9 @@ def run(
     settings = plain(config)
     settings["choices"] = dict(choices or settings["choices"])
     quieten_lightning()
-    set_up_process()
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    with joined(settings["trainer"]) as group:
+    with set_up_process(), joined(settings["trainer"]) as group:
         job = prepare(settings, chosen)
         if group.leads:
             return Done(job.folder, _lead(job, group, callbacks))

@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.process import set_up_process
 
-    set_up_process()
-    with in_plain_words():
+    with in_plain_words(), set_up_process():
         for line in _lines(options):
             print(line)
 

@@ -32,9 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     from birthplace_lm.process import set_up_process
     from birthplace_lm.replacing import replace_file
 
-    set_up_process()  # as birthplace-train does; here for all that is compared
     options.threads = _set_threads(options.threads)
-    with in_plain_words(), as_config_errors(options.what):
+    with in_plain_words(), as_config_errors(options.what), set_up_process():  # as birthplace-train, for all compared
         figures, markdown = _MEASURES[options.what](options)
     if options.out:
         replace_file(options.out, json.dumps(figures, indent=2) + "\n")

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from birthplace_lm.cli.bench_training import corpus_of, material
@@ -16,17 +17,21 @@ from birthplace_lm.cli.bench_training import corpus_of, material
 def main(arguments: list[str] | None = None) -> None:
     """Train for so many seconds at every line of input, at least once for all steps."""
     options = _parser().parse_args(arguments)
+    from birthplace_lm.process import KEPT_PRODUCTS, set_up_process
+
+    if options.plain:
+        os.environ.pop(KEPT_PRODUCTS, None)  # birthplace-bench has set it for itself
+    with nullcontext() if options.plain else set_up_process():
+        _train(options)
+
+
+def _train(options: argparse.Namespace) -> None:
     import torch
 
     from birthplace_lm.benchmarks import memory, training
     from birthplace_lm.benchmarks.own_process import READY
     from birthplace_lm.callbacks import quieten_lightning
-    from birthplace_lm.process import KEPT_PRODUCTS, set_up_process
 
-    if options.plain:
-        os.environ.pop(KEPT_PRODUCTS, None)  # birthplace-bench has set it for itself
-    else:
-        set_up_process()
     torch.set_num_threads(options.threads)
     options.attention = [options.attention]
     way = training.make(options.name, *material(options, corpus_of(options)))

@@ -61,8 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--unscored says which places --thorough scores: give both")
 
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.process import set_up_process
 
-    with in_plain_words():
+    with in_plain_words(), set_up_process():
         _answer_file(options) if options.questions else _score_again(options)
 
 
@@ -73,12 +74,10 @@ def _score_again(options: argparse.Namespace) -> None:
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.evaluation.signals import UNSCORED
     from birthplace_lm.people import spread
-    from birthplace_lm.process import set_up_process
     from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
     from birthplace_lm.runs import RunFolder
     from birthplace_lm.scoring import evaluate, evaluate_on_dev
 
-    set_up_process()
     folder = RunFolder(options.run)
     siblings = [RunFolder(path) for path in options.seeds]
     with as_config_errors("--seeds"):
@@ -102,10 +101,8 @@ def _answer_file(options: argparse.Namespace) -> None:
     from birthplace_lm.corpus import read_questions
     from birthplace_lm.decoding import answer_questions
     from birthplace_lm.evaluation.exact_match import score, write_predictions
-    from birthplace_lm.process import set_up_process
     from birthplace_lm.runs import RunFolder
 
-    set_up_process()
     folder = RunFolder(options.run)
     model = folder.load_model()
     questions = read_questions(options.questions, answered=None)
