@@ -18,8 +18,9 @@ _SHAPES = 8192  # some fifteen products a length of a text, and every length up 
 def set_up_process() -> Iterator[None]:
     """All of the below while a program of ours computes, or whoever trains with our modules in a program of his own.
 
-    To be entered before torch starts threads. Afterwards subnormal numbers are again what they were, since other
-    libraries may count on them; that memory and products are kept changes no result, and stays.
+    To be entered before torch starts threads. Afterwards subnormal numbers are again what they were to the thread that
+    entered, since other libraries may count on them; threads that torch started meanwhile go on without. That memory
+    and products are kept changes no result, and stays.
     """
     keep_freed_memory()
     keep_compiled_products()
