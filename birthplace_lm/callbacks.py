@@ -4,7 +4,8 @@ import logging
 import sys
 import time
 import warnings
-from typing import Any
+from collections import deque
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 
@@ -32,20 +33,30 @@ _IDLE = (
 )
 
 
+class _Mark(NamedTuple):
+    """How far a fit was at some moment of the clock."""
+
+    seconds: float
+    step: int
+    characters: int
+
+
 class ProgressLine(pl.Callback):
     """Step, loss, real characters a second and time left: one line that is rewritten in a terminal.
 
-    Where the output is no terminal (a log file, a cluster job), a new line every `every_seconds` instead.
+    Where the output is no terminal (a log file, a cluster job), a new line every `every_seconds` instead. Speed and
+    time left are of the last `recent_seconds`, so that a pause is forgotten and a training that slows down is seen to;
+    the last line tells the speed of the whole fit.
     """
 
-    def __init__(self, every_seconds: float = 30.0, refresh_seconds: float = 0.5):
-        self.every_seconds, self.refresh_seconds = every_seconds, refresh_seconds
+    def __init__(self, every_seconds: float = 30.0, refresh_seconds: float = 0.5, recent_seconds: float = 60.0):
+        self.every_seconds, self.refresh_seconds, self.recent_seconds = every_seconds, refresh_seconds, recent_seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._live = sys.stdout.isatty()
-        self._start = self._shown = time.monotonic()
-        module: Any = pl_module
-        self._first_step, self._first_characters = trainer.global_step, int(module.characters_seen)
+        self._first = _mark(trainer, pl_module)
+        self._marks = deque([self._first])  # one a line; the newest of those that are not recent, and all that are
+        self._shown = self._first.seconds
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -56,18 +67,28 @@ class ProgressLine(pl.Callback):
             return
         if last or now - self._shown >= (self.refresh_seconds if self._live else self.every_seconds):
             self._shown = now
-            text = self._line(trainer, pl_module, float(trainer.callback_metrics["train/loss"]), now - self._start)
+            text = self._line(trainer, pl_module, last)
             print(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
 
-    def _line(self, trainer: pl.Trainer, module: Any, loss: float, elapsed: float) -> str:
+    def _line(self, trainer: pl.Trainer, module: Any, last: bool) -> str:
         step, total, plan = trainer.global_step, trainer.max_steps, trainer.datamodule.plan  # type: ignore[attr-defined]
-        rate = (module.characters_seen - self._first_characters) / max(elapsed, 1e-9)
-        left = elapsed / max(step - self._first_step, 1) * (total - step)
+        loss, now = float(trainer.callback_metrics["train/loss"]), _mark(trainer, module)
+        while len(self._marks) > 1 and now.seconds - self._marks[1].seconds >= self.recent_seconds:
+            self._marks.popleft()
+        since = self._first if last else self._marks[0]
+        self._marks.append(now)
+        elapsed = now.seconds - since.seconds
+        rate = (now.characters - since.characters) / max(elapsed, 1e-9)
+        left = elapsed / max(step - since.step, 1) * (total - step)
         stage = type(module).__name__.removesuffix("Module").lower()
         return (
             f"{stage}  step {step:,}/{total:,}  epoch {plan.epochs_before(step):.1f}/{plan.epochs}  "
             f"loss {loss:.3f}  {rate:,.0f} characters/s  {duration(left)} left"
         )
+
+
+def _mark(trainer: pl.Trainer, module: Any) -> _Mark:
+    return _Mark(time.monotonic(), trainer.global_step, int(module.characters_seen))
 
 
 class DecodedExample(pl.Callback):

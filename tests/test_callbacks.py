@@ -1,9 +1,13 @@
 """What a fit says: progress lines where there is no terminal, one rewritten line where there is one, one example."""
 
+import re
 import sys
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 
+from birthplace_lm import callbacks
 from birthplace_lm.callbacks import DecodedExample, ProgressLine
 from birthplace_lm.durations import duration
 from tests.test_lightning_modules import fit, learner, pretraining
@@ -33,6 +37,34 @@ def test_in_a_terminal_one_line_is_rewritten(
     fit(learner(), pretraining(), 3, ProgressLine(refresh_seconds=0))
     written = capsys.readouterr().out
     assert written.count("\r\033[K") == 3 and written.count("\n") == 1
+
+
+def test_speed_and_time_left_are_of_the_last_minute_and_of_the_whole_fit_at_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of our own: ten seconds a step, but a pause of a thousand before the third."""
+    seen: list[int] = []
+
+    class Clock(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            seen.append(0)
+
+        def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
+            seen.append(module.characters_seen)
+
+    def seconds() -> float:
+        return 10.0 * (len(seen) - 1) + (1000.0 if len(seen) > 3 else 0.0)
+
+    monkeypatch.setattr(callbacks.time, "monotonic", seconds)
+    fit(learner(), pretraining(), 8, Clock(), ProgressLine(every_seconds=0, recent_seconds=30))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrain  step")]
+    told = [float(re.search(r"([\d,]+) characters/s", line)[1].replace(",", "")) for line in lines]  # type: ignore[index]
+    passed = [0.0, 10.0, 20.0, *(1000.0 + 10.0 * step for step in range(3, 9))]
+    since = [0, 0, 2, 2, 2, 3, 4, 0]  # the step that each line looks back to
+    expected = [(seen[n] - seen[m]) / (passed[n] - passed[m]) for n, m in enumerate(since, start=1)]
+    assert told == pytest.approx(expected, abs=0.5)
+    left = [line.split("characters/s  ")[1] for line in lines]
+    assert [left[1], left[5], left[7]] == ["1 min 00 s left", "20 s left", "0 s left"]  # the pause is forgotten
 
 
 def test_one_example_is_printed_before_the_first_step(capsys: pytest.CaptureFixture[str]) -> None:
