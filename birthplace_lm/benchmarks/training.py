@@ -67,10 +67,10 @@ def names_of(way: str) -> list[str]:
     return [f"{name}, {layout}" for layout in LAYOUTS] if way in PEERS else [name]
 
 
-def is_ours(name: str) -> bool:
-    """Whether a way is this package's own training, rather than what it is compared with.
+def is_this_package(name: str) -> bool:
+    """Whether a way is this package's own training; the textbook loop trains our model, but is what we compare with.
 
-    >>> is_ours("this package, bare"), is_ours("textbook loop")
+    >>> is_this_package("this package, bare"), is_this_package("textbook loop")
     (True, False)
     """
     return name in (BARE, LIGHTNING, BFLOAT16)

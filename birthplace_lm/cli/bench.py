@@ -89,7 +89,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--apart", action="store_true", help="a process a way, and only ours set up as birthplace-train sets up its own"
     )
     training.add_argument("--profile", type=Path, metavar="FILE", help="write where the time of a step goes")
-    training.add_argument("--questions", type=int, default=500, metavar="N", help="to decode (default: 500)")
+    training.add_argument(
+        "--questions", type=int, default=500, metavar="N", help="to decode, by a new model (default: 500)"
+    )
     training.add_argument("--seconds", type=float, default=20.0, metavar="S", help="a turn of jobs (default: 20)")
 
 

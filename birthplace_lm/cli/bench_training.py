@@ -117,13 +117,18 @@ def _where_they_run(
 ) -> "Iterator[Callable[[str], tuple[float, int]] | None]":
     """Here, or each apart in a process that only this package's ways set up as they set up theirs."""
     from birthplace_lm.benchmarks.own_process import by_turns
-    from birthplace_lm.benchmarks.training import is_ours
+    from birthplace_lm.benchmarks.training import is_this_package
 
     if not options.apart:
         yield None
         return
     commands = {
-        name: [*_own_process(options, name), "--threads", str(options.threads), *([] if is_ours(name) else ["--plain"])]
+        name: [
+            *_own_process(options, name),
+            "--threads",
+            str(options.threads),
+            *([] if is_this_package(name) else ["--plain"]),
+        ]
         for name in ways
     }
     with by_turns(commands, options.threads) as turns:
@@ -182,8 +187,9 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
 
     way = training.make(training.BARE, model, recording)
     assert isinstance(way, Bare)
+    which = options.start_from or options.model
     heading = (
-        f"Where the time of a training step goes: {options.model}, {options.batch_size} examples, "
+        f"Where the time of a training step goes: {which}, {options.batch_size} examples, "
         f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     )
     options.profile.write_text(profiling.markdown(profiling.profile_step(way), heading), encoding="utf-8")
