@@ -396,6 +396,49 @@ def test_causal_sums_are_the_quadratic_form() -> None:
         torch.testing.assert_close(state, expected + k.mT @ v)
 
 
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(("n_positions", "chunk"), [(1, 4), (3, 4), (8, 4), (11, 4), (6, 1)])
+def test_the_gradient_of_causal_sums_is_theirs(n_positions: int, chunk: int, given: bool) -> None:
+    """Of the sums and of the state, with respect to everything: numerically, by torch's own check."""
+    q, k = (torch.randn(2, 2, n_positions, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    v = torch.randn(2, 2, n_positions, 2, dtype=torch.float64, requires_grad=True)
+    state = torch.randn(2, 2, 3, 2, dtype=torch.float64, requires_grad=True) if given else None
+    assert torch.autograd.gradcheck(lambda *inputs: causal_sums(*inputs, chunk), (q, k, v, state))
+    for one in (0, 1):  # the other asked for no gradient
+        learns = [x for x in (q, k, v, state) if x is not None]
+        assert torch.autograd.gradcheck(lambda *_, one=one: causal_sums(q, k, v, state, chunk)[one], learns)
+
+
+def test_a_long_state_still_changes_by_what_one_position_adds() -> None:
+    """Added up in bfloat16 it would stay where it is from 256 on, and so would all that is decoded behind it."""
+    model = roughened(tiny("linear", block_size=1200)).eval()
+    x = torch.randn(1, 1200, 16)
+    layer = model.blocks[0].attention
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        at_once, cache = layer(x).float(), model.new_cache()[0]
+        one_by_one = torch.cat([layer(one, cache).float() for one in x.split(1, dim=1)], dim=1)
+    assert cache["state"].dtype == torch.float32
+    assert (one_by_one - at_once)[:, 600:].std() < 0.02 * at_once[:, 600:].std()
+
+
+@every_variant
+def test_weights_in_bfloat16_are_computed_with(attention: str) -> None:
+    """As Lightning's precision=bf16-true has them: what is computed in float32 in between comes back."""
+    model = roughened(tiny(attention)).eval()
+    expected = model(tokens(20))
+    model.to(torch.bfloat16)
+    logits = model(tokens(20))
+    logits.sum().backward()
+    assert logits.dtype == torch.bfloat16
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert (logits.float() - expected).std() < 0.1 * expected.std()
+    cache, parts = model.new_cache(), []
+    with torch.no_grad():
+        for position in range(20):
+            parts.append(model(tokens(20)[:, position : position + 1], cache, position))
+    assert (torch.cat(parts, dim=1).float() - expected).std() < 0.1 * expected.std()
+
+
 def test_a_perceiver_whose_latents_want_nothing_in_particular_averages_the_past() -> None:
     module = roughened(tiny("perceiver")).double().blocks[0].attention
     torch.nn.init.zeros_(module.write.weight)

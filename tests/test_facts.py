@@ -38,9 +38,13 @@ def norm(t: int) -> int:
 
 
 def scan(t: int, m: int, n: int) -> int:
-    """Causal sums of H heads, features m, values n: before the first chunk there is no state, the last is not read."""
-    chunk = 2 * CHUNK * CHUNK * (m + n) + 4 * CHUNK * m * n
-    return H * (3 * (t // CHUNK) * chunk - 10 * CHUNK * m * n)
+    """Causal sums of H heads, features m, values n: within chunks, into the state of each and out of the one before.
+
+    A chunk that is alone has nothing before it and nothing behind it that would read a state.
+    """
+    chunks = t // CHUNK
+    through_states = (12 if chunks > 1 else 4) * CHUNK * m * n
+    return H * chunks * (6 * CHUNK * CHUNK * (m + n) + through_states)
 
 
 def matrix(t: int, width: int = K) -> int:

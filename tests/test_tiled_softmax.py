@@ -107,6 +107,17 @@ def test_what_learns_nothing_gets_no_gradient() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_table_learns_behind_a_factor_that_does_not() -> None:
+    """A mixture whose α is held fixed: what the table gets is still multiplied by it."""
+    parts = terms_of(KINDS["everything"], 2)
+    parts["scale"] = parts["scale"].detach()
+    terms, v = Terms(**parts, first_row=2), torch.randn(B, H, S, W, dtype=torch.float64)  # type: ignore[arg-type]
+    learning = [part for name, part in parts.items() if name != "scale"]
+    found, expected = (gradients(out, iter(learning)) for out in (attend(terms, v, T, 3, 1), in_one_piece(terms, v)))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 def test_under_autocast_scores_stay_in_float32() -> None:
     parts = {name: part.float() for name, part in terms_of(KINDS["everything"], 0).items()}
     terms, v = Terms(**parts), torch.randn(B, H, S, W)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from birthplace_lm.composing import build
-from birthplace_lm.transformer import ReluSquared
+from birthplace_lm.transformer import ReluSquared, in_mode
 from tests.helpers import VARIANTS, option, roughened, tiny
 
 
@@ -63,6 +63,17 @@ def test_mlps_and_norms_can_be_combined(mlp: str, norm: str) -> None:
     module = "birthplace_lm.transformer"
     parts = {key: {"_target_": f"{module}.{name}", "_partial_": True} for key, name in (("mlp", mlp), ("norm", norm))}
     assert tiny(**parts)(torch.zeros(1, 3, dtype=torch.long)).isfinite().all()
+
+
+def test_every_module_has_its_mode_back_whatever_happened() -> None:
+    model = tiny().train()
+    model.blocks[0].eval()  # one part held still
+    modes = [module.training for module in model.modules()]
+    for training in (False, True):
+        with pytest.raises(KeyError), in_mode(model, training):
+            assert {module.training for module in model.modules()} == {training}
+            raise KeyError
+        assert [module.training for module in model.modules()] == modes
 
 
 def test_dropout_must_be_a_share() -> None:

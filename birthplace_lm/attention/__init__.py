@@ -14,7 +14,8 @@ The contract, which the tests hold every file of this folder to:
   on from few without a copy of what they share;
 - `max_length` is the longest sequence it can see;
 - `weights` is a submodule through which the attention weights (B, H, T, S) pass: a forward hook on it reads them, on
-  every call. Where a layer gets by without them, it computes them only while such a hook is registered.
+  every call. Where a layer gets by without them, it computes them only while such a hook is registered. The last
+  column is the newest position; a layer that lets go of old ones has fewer columns, for those it still keeps.
 
 Legend: B batch, T time (new positions), S all positions so far, D width, H heads, K = D/H.
 """

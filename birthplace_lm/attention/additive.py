@@ -100,9 +100,9 @@ class AdditiveAttention(ScoredAttention):
 
     Compares by content like vanilla, but bounded: a score lies within ±‖w‖₁, so attention can only become as sharp as w
     lets it, and queries cannot turn it up by growing; a query or key beyond ±40 counts as ±40. Time O(T²D + TD²), the
-    first a sum and a reciprocal a number instead of fast products; memory O(HT²) and a megabyte at a time of what is
-    compared; decode cache 2D numbers a position. Rotary positions are refused: a sum of two turned vectors depends on
-    where they stand, not on how far apart.
+    first a sum and a reciprocal a number instead of fast products; memory O(HT²), and of what is compared a megabyte at
+    a time, or one text's `chunk` queries with all their keys if that is more; decode cache 2D numbers a position.
+    Rotary positions are refused: a sum of two turned vectors depends on where they stand, not on how far apart.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birthplace_lm.attention.heads import (
     AttentionWeights,
+    as_narrow_as,
     causal,
     check_heads,
     in_full_precision,
@@ -43,7 +44,8 @@ class FusedAttention(nn.Module):
     matrix on devices with a flash kernel. While somebody listens to `weights` they do: the layer then computes the same
     function step by step, in O(HT²) memory. So it does where a processor drops weights, for which torch has no kernel,
     where it has few new positions, for which that kernel is slow, where many rows go on from a trunk, whose keys it
-    multiplies once for all of them, and on a GPU where more than the past is hidden.
+    multiplies once for all of them, and on a GPU where that kernel would need a mask: for a bias, for a window, for
+    several new positions behind those of a cache.
     """
 
     forks = True
@@ -75,7 +77,7 @@ class FusedAttention(nn.Module):
         q, k, v = self.project(x, seen_so_far(cache, "k"))
         k, v = remember(cache, "k", k), remember(cache, "v", v)
         trunk = cache.trunk if isinstance(cache, LayerMemory) else None
-        return self.attend(q, k, v, trunk=trunk)
+        return self.output(as_narrow_as(self.attend(q, k, v, trunk=trunk), x))  # (B, T, D)
 
     def project(self, x: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, K), keys and values (B, G, T, K) of positions from `offset` on, marked with them."""
@@ -96,7 +98,7 @@ class FusedAttention(nn.Module):
                 attended = self._fused(q, k, v, bias, window)  # (B, H, T, K)
             else:
                 attended = self._step_by_step(q, k, v, bias, window, trunk)
-        return self.output(merge_heads(attended))
+        return merge_heads(attended)
 
     def _fuses(self, q: Tensor, k: Tensor, bias: Tensor | None, window: int | None) -> bool:
         """Whether torch's fused kernel does what is wanted, and soon enough.

@@ -35,6 +35,11 @@ def in_full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x
 
 
+def as_narrow_as(x: Tensor, other: Tensor) -> Tensor:
+    """x in the other's kind of floats where these are the shorter: what went through in full precision comes back."""
+    return x.to(other.dtype) if other.dtype.itemsize < x.dtype.itemsize else x
+
+
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """Every head's share of the width, heads as a dimension of their own."""
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, K)

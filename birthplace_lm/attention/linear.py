@@ -22,8 +22,8 @@ class LinearAttention(nn.Module):
 
     Compares by content, but bluntly: weights are products of positive features, of rank K over all places, so it
     averages and cannot single one place out of many. The sums over j are carried along as a state (K, K + 1) a head,
-    `chunk` positions c at a time: time O(TD(K + c) + TD²), memory O(TD + HTc), decode cache D(K + 1) numbers however
-    long the sequence. No weights stand anywhere, so `dropout` does not act here, only on what the layer adds.
+    `chunk` positions c at a time: time O(TD(K + c) + TD²), memory O(TD + HTc + TDK/c), decode cache D(K + 1) numbers
+    however long the sequence. No weights stand anywhere, so `dropout` does not act here, only on what the layer adds.
 
     While somebody listens to `weights`, those that the sums imply are computed as well, in O(HT²), to be read only; a
     cache then keeps the keys too, and the columns are the positions that were listened to.

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from birthplace_lm.attention.causal_sums import ImpliedWeights, causal_sums
 from birthplace_lm.attention.heads import (
+    as_narrow_as,
     check_heads,
     check_no_scores_needed,
     listened_to,
@@ -33,9 +34,9 @@ class PerceiverAttention(nn.Module):
 
     Compares by content twice, through a bottleneck: what M latents a head cannot keep apart, no position can. A latent
     is an average over all of the past and forgets nothing by itself. Weights of positions (for whoever looks) are
-    Σ_m read_im φ_jm / Σ_{j<=i} φ_jm and sum to 1. Time O(TM(K + c) + TD²) a head with c = `chunk`, memory O(T(D + HM)),
-    decode cache 2DM + HM numbers however long the sequence. `dropout` acts only on what the layer adds. Rotary and
-    ALiBi positions are refused: a latent is made of many places, so there is no distance to it.
+    Σ_m read_im φ_jm / Σ_{j<=i} φ_jm and sum to 1. Time O(TM(D + Hc) + TcD + TD²) with c = `chunk`, memory
+    O(T(D + HM + Hc + DM/c)), decode cache 2DM + HM numbers however long the sequence. `dropout` acts only on what the
+    layer adds. Rotary and ALiBi positions are refused: a latent is made of many places, so there is no distance to it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class PerceiverAttention(nn.Module):
         q, k, v, wanted = (split_heads(part, self.n_heads) for part in parts)  # (B, H, T, K) thrice, (B, H, T, M)
         with torch.autocast(x.device.type, enabled=False):
             out = self._through_latents(q, k, v, wanted, cache)  # (B, H, T, K)
-        return self.output(merge_heads(out))  # (B, T, D)
+        return self.output(as_narrow_as(merge_heads(out), x))  # (B, T, D)
 
     def _through_latents(
         self, q: Tensor, k: Tensor, v: Tensor, wanted: Tensor, cache: dict[str, Tensor] | None

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from birthplace_lm.attention.fused import FusedAttention
-from birthplace_lm.attention.heads import listened_to, remember, seen_so_far
+from birthplace_lm.attention.heads import as_narrow_as, listened_to, remember, seen_so_far
 from birthplace_lm.positions import Positions
 
 ROWS_AT_ONCE = 64  # asking positions whose windows are computed together, at least
@@ -14,8 +14,9 @@ class SlidingWindowAttention(FusedAttention):
     """softmax(QKᵀ/√K) V over the positions j with 0 <= i - j < w (Beltagy et al. 2020, arXiv 2004.05150, section 3.1).
 
     Compares by content, but only nearby: L layers reach L·(w - 1) positions back, through what stands in between. Time
-    O(T(w + n)D + TD²), n = 64 or w positions at a time, memory O(TD), decode cache 2D·(w - 1) numbers, however long the
-    sequence.
+    O(T(w + n)D + TD²), n = 64 or w positions at a time, memory O(TD) by the fused kernel, else O(TD + HT(w + n)),
+    decode cache 2D·(w - 1) numbers, however long the sequence. Behind a cache the weights that somebody listens to have
+    a column for each position that is still kept, of which the last is the newest.
     """
 
     forks = False  # it lets go of what a trunk would keep
@@ -41,7 +42,8 @@ class SlidingWindowAttention(FusedAttention):
         visible = {} if cache is None else cache
         size = x.shape[1] if listened_to(self.weights) else max(self.window, ROWS_AT_ONCE)
         parts = zip(*(part.split(size, dim=2) for part in (q, k, v)), strict=True)
-        return torch.cat([self._go_on(q, k, v, visible) for q, k, v in parts], dim=1)  # (B, T, D)
+        attended = torch.cat([self._go_on(q, k, v, visible) for q, k, v in parts], dim=1)  # (B, T, D)
+        return self.output(as_narrow_as(attended, x))
 
     def _go_on(self, q: Tensor, k: Tensor, v: Tensor, visible: dict[str, Tensor]) -> Tensor:
         """Some positions (B, H, n, K) after those that are `visible` to the first of them, which moves along."""

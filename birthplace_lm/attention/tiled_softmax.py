@@ -121,7 +121,7 @@ class _TiledSoftmax(torch.autograd.Function):
         of_v = torch.zeros_like(v)
         of_table = None
         if any(ctx.needs_input_grad[3:5]):
-            of_table = _TableGradient(table, ctx.first_row, ctx.alpha if ctx.needs_input_grad[4] else None)
+            of_table = _TableGradient(table, ctx.first_row, ctx.alpha, ctx.needs_input_grad[4])
         buffer = _Buffer(v)
         with torch.autocast("cpu", enabled=False):
             g_more = torch.cat((g, -(g * out).sum(-1, keepdim=True)), dim=-1)  # (N, T, W + 1)
@@ -183,8 +183,8 @@ class _TableGradient:
     Nothing is filled with zeros that is written to later: a table of 4,096 positions has half a gigabyte.
     """
 
-    def __init__(self, table: Tensor, first_row: int, alpha: float | None):
-        self.table, self.first_row, self.alpha = table, first_row, alpha
+    def __init__(self, table: Tensor, first_row: int, alpha: float, alpha_learns: bool):
+        self.table, self.first_row, self.alpha, self.alpha_learns = table, first_row, alpha, alpha_learns
         self.of_table, self.of_alpha = torch.empty_like(table), table.new_zeros(())
         self._last: _Tile | None = None
         self._written = 0  # rows from the top
@@ -204,14 +204,15 @@ class _TableGradient:
         self.of_table[:, begin : self._written, tile.end :] = 0.0
 
     def found(self) -> tuple[Tensor, Tensor | None]:
-        """Of the table, and of α where there is one."""
+        """Of the table, and of α where it learns."""
         self._scale()
         self.of_table[:, self._written :] = 0.0
-        return self.of_table, None if self.alpha is None else self.of_alpha
+        return self.of_table, self.of_alpha if self.alpha_learns else None
 
     def _scale(self) -> None:
         """What is left to do for the rows of the last tile, when all texts have been at them."""
-        if self._last and self.alpha is not None:
+        if self._last and (self.alpha_learns or self.alpha != 1.0):
             of_part = _part(self.of_table, self.first_row, self._last)
-            self.of_alpha += (of_part * _part(self.table, self.first_row, self._last)).sum()
+            if self.alpha_learns:
+                self.of_alpha += (of_part * _part(self.table, self.first_row, self._last)).sum()
             of_part.mul_(self.alpha)
