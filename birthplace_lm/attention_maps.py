@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from birthplace_lm.corpus import Question
 from birthplace_lm.decoding import Answer, answer_questions
 from birthplace_lm.tokenizer import MASK, CharTokenizer
-from birthplace_lm.transformer import Transformer
+from birthplace_lm.transformer import Transformer, in_mode
 
 
 class UnreadableError(ValueError):
@@ -79,13 +79,8 @@ def record_weights(model: Transformer, tokens: Tensor) -> list[Tensor]:
 
     Raises UnreadableError where a layer has none, or where some are not finite.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with listening(model) as heard:
-            model(tokens[None].to(next(model.parameters()).device))
-    finally:
-        model.train(was_training)
+    with in_mode(model, training=False), listening(model) as heard:
+        model(tokens[None].to(next(model.parameters()).device))
     weights = [calls[0][0].float().cpu() for calls in heard]
     for number, layer in enumerate(weights, 1):
         if not layer.isfinite().all():

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, fork_cache, prompts_of, read_beginning
+from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, answer_text, fork_cache, prompts_of, read_beginning
 from birthplace_lm.like_lengths import of_one_length
-from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
-from birthplace_lm.transformer import Cache, Transformer
+from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
+from birthplace_lm.transformer import Cache, Transformer, in_mode
 
-_Found = tuple[list[int], float, bool]  # characters, log-probability, whether the closing ⁇ came
+_Found = tuple[list[int], float]  # characters, log-probability
 
 
 @torch.inference_mode()
@@ -37,20 +37,18 @@ def beam_answers(
 
     Width 1 is greedy decoding; a width of as many sequences as there are finds the likeliest answer of all. One that
     did not come to its ⁇ is given only where none on the beam did. Questions of one length are searched together, at
-    most `max_rows` beginnings at a time. Raises ValueError for a width below 1 and what `answer_questions` raises.
+    most `max_rows` beginnings at a time, or one question's if that is more. Raises ValueError for a width below 1 and
+    what `answer_questions` raises.
     """
     if width < 1 or max_new_tokens < 1:
         raise ValueError(f"width {width} and max_new_tokens {max_new_tokens} have to be 1 or more")
     prompts = prompts_of(model, tokenizer, questions)
-    was_training = model.training
-    model.eval()
     answers: dict[int, Answer] = {}
-    at_once = max(1, max_rows // width)
-    for rows in of_one_length(prompts, at_once):
-        most = min(max_new_tokens, model.max_length + 1 - len(prompts[rows[0]]))
-        found = _search(model, [prompts[i] for i in rows], width, most)
-        answers.update(zip(rows, (_answer(*one, tokenizer) for one in found), strict=True))
-    model.train(was_training)
+    with in_mode(model, training=False):
+        for rows in of_one_length(prompts, max(1, max_rows // width)):
+            most = min(max_new_tokens, model.max_length + 1 - len(prompts[rows[0]]))
+            found = _search(model, [prompts[i] for i in rows], width, most)
+            answers.update(zip(rows, (_answer(*one, tokenizer) for one in found), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 
@@ -135,11 +133,11 @@ def _best(beam: _Beam) -> dict[int, _Found]:
     finished = beam.finished & (beam.score > -torch.inf)
     at = finished.int().argmax(1, keepdim=True)  # (B, 1): the first, for beginnings are sorted
     characters = beam.characters.gather(1, at[:, :, None].expand(-1, -1, beam.characters.shape[2]))[:, 0]
-    scores, ends = beam.score.gather(1, at)[:, 0], finished.gather(1, at)[:, 0]
-    found = zip(characters.tolist(), scores.tolist(), ends.tolist(), strict=True)
+    scores = beam.score.gather(1, at)[:, 0]
+    found = zip(characters.tolist(), scores.tolist(), strict=True)
     return dict(zip(beam.question.tolist(), found, strict=True))
 
 
-def _answer(characters: list[int], score: float, finished: bool, tokenizer: CharTokenizer) -> Answer:
-    text = tokenizer.decode(characters[: characters.index(MASK_ID)] if finished else characters)
-    return Answer(text.rstrip(PAD), score, finished)
+def _answer(characters: list[int], score: float, tokenizer: CharTokenizer) -> Answer:
+    text, finished = answer_text(characters, tokenizer)
+    return Answer(text, score, finished)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from birthplace_lm.tokenizer import MASK_ID, PAD, PAD_ID, CharTokenizer
-from birthplace_lm.transformer import Cache, Transformer
+from birthplace_lm.transformer import Cache, Transformer, in_mode
 
 MAX_NEW_TOKENS = 32  # characters of an answer, where nothing else is said
 
@@ -45,27 +45,46 @@ def answer_questions(
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 512,
 ) -> list[Answer]:
-    """Greedy answers of at most max_new_tokens characters, in the order of the questions."""
+    """Greedy answers of at most max_new_tokens characters, in the order of the questions.
+
+    Raises ValueError for fewer than 1 character or 1 question at a time, and for a question that does not fit.
+    """
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ValueError(f"max_new_tokens {max_new_tokens} and batch_size {batch_size} have to be 1 or more")
     prompts = prompts_of(model, tokenizer, questions)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less to walk through
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens)
+        with in_mode(model, training=False):
+            decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens)
         answers.update(zip(rows, _read(*decoded, tokenizer), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 
-def prompts_of(model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str]) -> list[list[int]]:
-    """What the model is shown of each question, the ⁇ behind it included; ValueError where it sees less than that."""
+def prompts_of(
+    model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], longest_answer: int = 0
+) -> list[list[int]]:
+    """What the model is shown of each question, the ⁇ behind it included.
+
+    Raises ValueError where the model sees less than that with the longest of the answers that are to be scored.
+    """
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
     for question, prompt in zip(questions, prompts, strict=True):
-        if len(prompt) > model.max_length:
+        if len(prompt) + longest_answer > model.max_length:
+            answer = f" and the longest place {longest_answer}" if longest_answer else ""
             raise ValueError(
-                f"the question {question!r} has {len(prompt)} characters with its ⁇, "
+                f"the question {question!r} has {len(prompt)} characters with its ⁇{answer}, "
                 f"this model sees at most {model.max_length}"
             )
     return prompts
+
+
+def answer_text(characters: Sequence[int], tokenizer: CharTokenizer) -> tuple[str, bool]:
+    """What stands before the first ⁇, and whether there is one; where not, PAD at the end is no part of an answer."""
+    if MASK_ID in characters:
+        return tokenizer.decode(characters[: characters.index(MASK_ID)]), True
+    return tokenizer.decode(characters).rstrip(PAD), False
 
 
 @torch.inference_mode()
@@ -74,8 +93,6 @@ def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -
 
     Third, the entropy over what could come first, (B,).
     """
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # (B,)
     last = min(int(lengths.max()) + max_new_tokens, model.max_length + 1)
@@ -101,7 +118,6 @@ def _decode(model: Transformer, prompts: list[list[int]], max_new_tokens: int) -
         if 2 * int(done.sum()) >= len(live):  # not at every end: dropping rows copies the cache
             live, cache, done = live[~done], cache_rows(cache, ~done), done[~done]
         begin, end = end, end + 1
-    model.train(was_training)
     width = torch.arange(max_new_tokens, device=device) + lengths[:, None]  # (B, max_new_tokens)
     inside = width < last
     width = width.clamp(max=last - 1)
@@ -143,7 +159,6 @@ def _read(tokens: Tensor, log_probabilities: Tensor, entropy: Tensor, tokenizer:
     answers = []
     scores, first = log_probabilities.double().sum(1).tolist(), log_probabilities[:, 0].exp().tolist()
     for row, score, *of_first in zip(tokens.tolist(), scores, entropy.tolist(), first, strict=True):
-        finished = MASK_ID in row
-        text = tokenizer.decode(row[: row.index(MASK_ID)] if finished else row)
-        answers.append(Answer(text.rstrip(PAD), score, finished, *of_first))
+        text, finished = answer_text(row, tokenizer)
+        answers.append(Answer(text, score, finished, *of_first))
     return answers

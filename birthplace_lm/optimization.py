@@ -64,7 +64,7 @@ def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], 
 def orthogonalize(
     matrices: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315)
 ) -> Tensor:
-    """Replaces each matrix U S Vᵀ by about U Vᵀ, all singular values in [0.7, 1.2], with matrix products alone.
+    """Replaces each matrix U S Vᵀ by about U Vᵀ, all singular values in [0.68, 1.21], with matrix products alone.
 
     Newton–Schulz as Jordan (2024) tuned it: X ← aX + (bA + cA²)X with A = XXᵀ, from X scaled to Frobenius norm 1.
     Singular values below about 2e-3 of that norm stay smaller. (N, R, C) -> (N, R, C).
@@ -172,6 +172,15 @@ class MuonWithAdamW(Optimizer):
         self.muon.state = self.adamw.state = self.state
         self.muon.param_groups = self.param_groups[:n_muon]
         self.adamw.param_groups = self.param_groups[n_muon:]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """The groups of both, at the beginning; none later, for whether it is Muon's or AdamW's nobody would know."""
+        if hasattr(self, "muon"):
+            count = len(list(param_group["params"]))
+            raise ValueError(
+                f"a group of {count} parameters for Muon or for AdamW? Make a new optimizer with all parameters"
+            )
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

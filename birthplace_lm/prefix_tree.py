@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from birthplace_lm.decoding import Answer, fork_cache, read_beginning
+from birthplace_lm.decoding import Answer, fork_cache, prompts_of, read_beginning
 from birthplace_lm.like_lengths import like_lengths, of_one_length
 from birthplace_lm.radix_tree import RadixTree
 from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
-from birthplace_lm.transformer import Cache, Transformer
+from birthplace_lm.transformer import Cache, Transformer, in_mode
 
 _ROUNDING = 1e-3  # in log-probability: sums in float32 depend a little on which rows are computed together
 _TAILS = 128  # rows a call at most
@@ -83,29 +83,24 @@ def score_places(
     question needs there if that is more; None means 512 where each is a copy of the one it goes on from, 2,048 where
     layers fork.
 
-    Raises ValueError for no places or one that stands twice, for a tolerance that is no probability, for a question
-    that does not fit the model with the longest place; UnknownCharacterError for characters outside the vocabulary.
+    Raises ValueError for no places or one that stands twice, for a tolerance that is no probability, for fewer than
+    one exact place or one row, for a question that does not fit the model with the longest place;
+    UnknownCharacterError for characters outside the vocabulary.
     """
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance {tolerance} is a probability left out a question: 0 or more, below 1")
+    if exact < 1 or (max_rows is not None and max_rows < 1):
+        raise ValueError(f"exact {exact} and max_rows {max_rows} have to be 1 or more")
     device = next(model.parameters()).device
     tree = RadixTree([[*tokenizer.encode(place), MASK_ID] for place in places], device)
-    prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
-    for question, prompt in zip(questions, prompts, strict=True):
-        if len(prompt) + tree.longest > model.max_length:
-            raise ValueError(
-                f"the question {question!r} has {len(prompt)} characters with its ⁇ and the longest place "
-                f"{tree.longest}, this model sees at most {model.max_length}"
-            )
+    prompts = prompts_of(model, tokenizer, questions, tree.longest)
     max_rows = max_rows or _ROWS[all(memory.forks for memory in model.new_cache())]
     walk = _Walk(model, tree, len(prompts), tolerance, min(exact, len(places)), max_rows)
-    was_training = model.training
-    model.eval()
-    walk.ask(prompts, range(len(prompts)))
-    unsure = walk.require_best()
-    if unsure:
-        walk.ask(prompts, unsure)
-    model.train(was_training)
+    with in_mode(model, training=False):
+        walk.ask(prompts, range(len(prompts)))
+        unsure = walk.require_best()
+        if unsure:
+            walk.ask(prompts, unsure)
     scores, neglected, highest = (kept.cpu().numpy() for kept in (walk.scores, walk.neglected, walk.highest_neglected))
     return PlaceScores(tuple(places), scores, neglected, highest, walk.characters)
 

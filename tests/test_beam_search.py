@@ -35,7 +35,7 @@ def likeliest(model: Transformer, question: str, most: int) -> tuple[float, str]
     others = [i for i in range(len(FEW)) if i != MASK_ID]
     texts = (text for n in range(most) for text in product(others, repeat=n))
     best = max((log_probability(model, FEW, question, [*text, MASK_ID]), text) for text in texts)
-    return best[0], FEW.decode(best[1]).rstrip(PAD)
+    return best[0], FEW.decode(best[1])
 
 
 def slow_beam(model: Transformer, question: str, width: int, most: int) -> tuple[float, str, bool]:
@@ -48,7 +48,8 @@ def slow_beam(model: Transformer, question: str, width: int, most: int) -> tuple
                 longer.append((log_probability(model, FEW, question, [*text, i]), (*text, i)))
         beam = sorted(longer, reverse=True)[:width]
     score, text = next((one for one in beam if MASK_ID in one[1]), beam[0])
-    return score, FEW.decode(text).split(MASK)[0].rstrip(PAD), MASK_ID in text
+    said, *end = FEW.decode(text).split(MASK)
+    return score, said if end else said.rstrip(PAD), bool(end)
 
 
 @pytest.mark.parametrize("seed", range(4))

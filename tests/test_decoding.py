@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birthplace_lm.decoding import Answer, answer_questions
-from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, CharTokenizer, UnknownCharacterError
+from birthplace_lm.decoding import Answer, answer_questions, answer_text
+from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, PAD_ID, CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
 from tests.helpers import VARIANTS, roughened, tiny
 
@@ -24,7 +24,7 @@ def slow_answer(model: Transformer, question: str, most: int) -> Answer:
         best = int(log_probabilities.argmax())
         score += float(log_probabilities[best])
         if best == MASK_ID:
-            return Answer(TOKENIZER.decode(text).rstrip(PAD), score, True)
+            return Answer(TOKENIZER.decode(text), score, True)
         ids.append(best)
         text.append(best)
     return Answer(TOKENIZER.decode(text).rstrip(PAD), score, False)
@@ -48,6 +48,20 @@ def test_no_questions_no_answers_and_training_mode_is_kept() -> None:
     assert answer_questions(model, TOKENIZER, []) == []
     answer_questions(model, TOKENIZER, ["abc"])
     assert model.training
+
+
+def test_only_what_fills_up_an_answer_without_an_end_is_cut_off() -> None:
+    """A □ that the model wrote before its ⁇ belongs to what it said, and to the probability of that."""
+    a, b = TOKENIZER.encode("ab")
+    assert answer_text([a, PAD_ID, MASK_ID, b], TOKENIZER) == (f"a{PAD}", True)
+    assert answer_text([a, PAD_ID, b, PAD_ID, PAD_ID], TOKENIZER) == (f"a{PAD}b", False)
+    assert answer_text([MASK_ID], TOKENIZER) == ("", True)
+
+
+@pytest.mark.parametrize(("most", "batch_size"), [(0, 512), (-1, 512), (32, 0), (32, -1)])
+def test_no_characters_and_no_questions_at_a_time_are_refused(most: int, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"max_new_tokens {most} and batch_size {batch_size} have to be 1 or more"):
+        answer_questions(tiny(), TOKENIZER, ["abc"], most, batch_size)
 
 
 def test_a_question_longer_than_the_block_is_refused() -> None:

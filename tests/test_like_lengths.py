@@ -45,6 +45,8 @@ def test_no_rows_are_no_groups_and_groups_of_none_are_refused() -> None:
     assert like_lengths(torch.tensor([], dtype=torch.int64), 4, 1) == []
     with pytest.raises(ValueError, match="at most 0 rows"):
         like_lengths(torch.tensor([1]), 0, 1)
+    with pytest.raises(ValueError, match="at most -1 rows"):
+        list(of_one_length(["a"], -1))
 
 
 @given(st.lists(st.integers(1, 4), max_size=12), st.integers(1, 3), st.data())

@@ -240,6 +240,15 @@ def test_resumption_through_a_file_is_exact_to_the_bit(kind: str, tmp_path: Path
         assert optimizer.muon.state is optimizer.state is optimizer.adamw.state
 
 
+def test_a_group_that_would_never_learn_is_refused() -> None:
+    """Unfreezing callbacks add one; it would belong to neither of the two."""
+    model = Tiny()
+    optimizer = muon(model, 0.02, 3e-3, (0.9, 0.95), 0.1)
+    assert isinstance(optimizer, MuonWithAdamW)
+    with pytest.raises(ValueError, match="a group of 1 parameters"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_lightning_steps_and_clips(kind: str, precision: str) -> None:

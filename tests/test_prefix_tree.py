@@ -201,5 +201,9 @@ def test_what_cannot_be_scored_is_refused_with_its_numbers() -> None:
     score_places(model, TOKENIZER, ["a" * 19], ["abcd", "abc"])
     with pytest.raises(ValueError, match=r"tolerance 1\.5"):
         score_places(model, TOKENIZER, ["a"], ["b"], tolerance=1.5)
+    with pytest.raises(ValueError, match="exact 0 and max_rows None"):
+        score_places(model, TOKENIZER, ["a"], ["b"], exact=0)
+    with pytest.raises(ValueError, match="exact 2 and max_rows -5"):
+        score_places(model, TOKENIZER, ["a"], ["b"], max_rows=-5)
     with pytest.raises(UnknownCharacterError, match="'Z'"):
         score_places(model, TOKENIZER, ["a"], ["Zoo"])

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from birthplace_lm.decoding import answer_questions
-from birthplace_lm.tokenizer import MASK_ID, PAD, CharTokenizer
+from birthplace_lm.decoding import answer_questions, answer_text
+from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 
@@ -15,19 +15,14 @@ from birthplace_lm.transformer import Transformer
 def answer_one_by_one(
     model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], max_new_tokens: int = 32
 ) -> list[str]:
-    """The course's way: 32 forward passes a question over all of the text so far, cut at the ⁇ afterwards.
-
-    PAD at the end, which untrained models write, is no part of an answer.
-    """
+    """The course's way: 32 forward passes a question over all of the text so far, cut at the ⁇ afterwards."""
     answers = []
     for question in questions:
         ids = [*tokenizer.encode(question), MASK_ID]
         begin = len(ids)
         for _ in range(max_new_tokens):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
-        answer = ids[begin:]
-        text = tokenizer.decode(answer[: answer.index(MASK_ID)] if MASK_ID in answer else answer)
-        answers.append(text.rstrip(PAD))
+        answers.append(answer_text(ids[begin:], tokenizer)[0])
     return answers
 
 

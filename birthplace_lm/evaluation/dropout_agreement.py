@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from birthplace_lm.decoding import MAX_NEW_TOKENS, Answer, fork_cache, prompts_of, read_beginning
 from birthplace_lm.like_lengths import like_lengths, of_one_length
 from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
-from birthplace_lm.transformer import Transformer
+from birthplace_lm.transformer import Transformer, in_mode
 
 _ROWS = 512  # read together at most
 
@@ -42,11 +42,10 @@ def dropout_agreement(
     prompts = prompts_of(model, tokenizer, questions)
     pairs = zip(prompts, answers, strict=True)
     said = [_characters(answer, tokenizer, model.max_length + 1 - len(prompt)) for prompt, answer in pairs]
-    device, was_training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     agreed = torch.zeros(len(questions), dtype=torch.float64, device=device)  # (B,)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), in_mode(model, training=True):
         torch.manual_seed(seed)
-        model.train()
         for alike in of_one_length(prompts, len(prompts)):
             for rows in torch.arange(samples * len(alike)).split(_ROWS):
                 asked = [alike[row % len(alike)] for row in rows.tolist()]
@@ -58,7 +57,6 @@ def dropout_agreement(
                     (rows // len(alike)).tolist(),
                 )
                 agreed.index_add_(0, torch.tensor(asked, device=device), agrees.double())
-        model.train(was_training)
     return (agreed / samples).cpu().numpy()
 
 

@@ -25,7 +25,7 @@ from birthplace_lm.decoding import read_beginning
 from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.like_lengths import of_one_length
 from birthplace_lm.tokenizer import MASK_ID, CharTokenizer
-from birthplace_lm.transformer import Transformer
+from birthplace_lm.transformer import Transformer, in_mode
 
 FEWEST_PEOPLE = 2  # of a place, among the train people: one person's question shows the person and not the place
 
@@ -85,17 +85,15 @@ def question_states(
     model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], batch_size: int = 64
 ) -> Tensor:
     """What the head reads at the ⁇ behind each question, (N, D) on the CPU, in the order of the questions."""
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
     order, parts = list[int](), []
-    for rows in of_one_length(prompts, batch_size):
-        order += rows
-        tokens = torch.tensor([prompts[i] for i in rows], device=device)  # (B, T)
-        cache, read = read_beginning(model, tokens, tokens.shape[1])
-        parts.append(model.hidden(tokens[:, read:], cache, read, last=1)[:, 0].cpu())  # (B, D)
-    model.train(was_training)
+    with in_mode(model, training=False):
+        for rows in of_one_length(prompts, batch_size):
+            order += rows
+            tokens = torch.tensor([prompts[i] for i in rows], device=device)  # (B, T)
+            cache, read = read_beginning(model, tokens, tokens.shape[1])
+            parts.append(model.hidden(tokens[:, read:], cache, read, last=1)[:, 0].cpu())  # (B, D)
     return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 
 

@@ -24,7 +24,7 @@ from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.shares import share_of
 from birthplace_lm.evaluation.slices import documents_by_name
 from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
-from birthplace_lm.transformer import Transformer
+from birthplace_lm.transformer import Transformer, in_mode
 
 LEFT_OUT = ("no place given", "no document", "place not in the document", "place too late for the model")
 
@@ -78,10 +78,13 @@ def cloze(
     texts = [(owned[questions[i].name], questions[i].name, questions[i].answer or "", found[i][0]) for i in asked]
     plain = [(window.prefix + document[:start], place) for document, _, place, start in texts]
     gapped = [(window.prefix + _gapped(*text, longest, window), text[2]) for text in texts]
+    with in_mode(model, training=False):
+        continued = _comes_out(model, tokenizer, plain, batch_size, sentinels=False)
+        filled = _comes_out(model, tokenizer, gapped, batch_size)
     return Cloze(
         tuple(asked),
-        continued=_comes_out(model, tokenizer, plain, batch_size, sentinels=False),
-        filled=_comes_out(model, tokenizer, gapped, batch_size),
+        continued,
+        filled,
         left_out={why: sum(why == reason for _, reason in found) for why in LEFT_OUT},
     )
 
@@ -145,8 +148,6 @@ def _comes_out(
     sentinels: bool = True,
 ) -> tuple[bool, ...]:
     """Whether each place would follow its context under greedy decoding; like lengths are computed together."""
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     found = [False] * len(pairs)
     for rows in _alike(pairs, batch_size):
@@ -165,7 +166,6 @@ def _comes_out(
         missed[asked] = best != batch[:, 1:][asked]
         for i, wrong in zip(rows, missed.any(1).tolist(), strict=True):
             found[i] = not wrong
-    model.train(was_training)
     return tuple(found)
 
 
