@@ -1,17 +1,21 @@
 """Scores against scipy's intervals, prediction files against every character that looks like a line break."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.exact_match import (
+    Welch,
     read_predictions,
     score,
     seed_interval,
     t_quantile,
+    welch,
     wilson,
     write_predictions,
 )
@@ -74,6 +78,22 @@ def test_interval_over_seeds() -> None:
     assert seed_interval([0.2, 0.2]) == (0.2, 0.2, 0.2)
     with pytest.raises(ValueError, match="0 values"):
         seed_interval([])
+
+
+@pytest.mark.parametrize("one", [[0.23, 0.246], [0.23, 0.246, 0.214], [0.29, 0.37, 0.34, 0.33, 0.29]])
+def test_welchs_interval_is_scipys_but_for_whole_degrees_of_freedom(one: list[float]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    other = [0.40, 0.43, 0.44]
+    theirs = stats.ttest_ind(one, other, equal_var=False)
+    found, wanted = welch(one, other), theirs.confidence_interval(0.95)
+    assert found.low <= wanted.low + 1e-12 and found.high >= wanted.high - 1e-12 and found.p >= theirs.pvalue - 1e-12
+    value = np.mean(one) - np.mean(other)
+    reach = stats.t.ppf(0.975, math.floor(theirs.df + 1e-9)) * abs(value / theirs.statistic)
+    assert (found.low, found.high) == pytest.approx((value - reach, value + reach))
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(theirs.statistic), math.floor(theirs.df + 1e-9)))
+    assert welch([0.5, 0.5], [0.25, 0.25]) == Welch(0.25, 0.25, 0.0) and welch([0.2, 0.2], [0.2, 0.2]).p == 1
+    with pytest.raises(ValueError, match="1 and 3 values"):
+        welch([0.2], other)
 
 
 @settings(max_examples=60)

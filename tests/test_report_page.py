@@ -335,6 +335,17 @@ def test_what_a_knowledge_card_holds_is_told_and_what_it_lacks_is_a_dash(tmp_pat
     assert page.knowledge_cards(variants(finished(tmp_path / "none", "d"))) == ""
 
 
+def test_cards_of_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for place, right in (("a", 4), ("b", 2)):
+        share = {"value": right / 4, "count": right, "total": 4, "why": ""}
+        card = {"stored": {"cloze": {"either": {"stored": share}}}}
+        folder = finished(tmp_path / place, "demo", attention=place)
+        (folder / "knowledge.json").write_text(json.dumps(card))
+    read = Reader(page.knowledge_cards(variants(tmp_path)))
+    assert read.texts("th")[-2:] == [str(tmp_path / place / "demo") for place in "ab"]
+    assert read.texts("td")[::3] == ["100.0% (4 of 4)", "50.0% (2 of 4)"]
+
+
 def test_cells_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     finished(tmp_path, "a", "1100")
     read = Reader(sections.results(variants(tmp_path), "other"))

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+FIGURES = (".png", ".svg", ".pdf")
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Compare finished runs: runs that differ by their seed alone are one variant, with mean and 95 % interval.
@@ -21,6 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: .png, .svg or .pdf")
     parser.add_argument("--mix", action="store_true", help="average runs of different commits or data all the same")
     options = parser.parse_args(arguments)
+    if options.figure and options.figure.suffix not in FIGURES:
+        parser.error(f"--figure {options.figure}: the name has to end with {', '.join(FIGURES)}")
 
     from birthplace_lm.cli.errors import in_plain_words
 
@@ -64,6 +68,7 @@ def _report(options: argparse.Namespace) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(write(variants), encoding="utf-8")
     if options.figure:
+        options.figure.parent.mkdir(parents=True, exist_ok=True)
         with looks.drawing():
             pictures.exact_match_by_variant(variants).savefig(options.figure, dpi=140)
     if options.out:

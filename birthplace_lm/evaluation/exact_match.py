@@ -3,8 +3,9 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist, mean, stdev
+from statistics import NormalDist, mean, stdev, variance
 from typing import Any
 
 from birthplace_lm.corpus import Question
@@ -81,6 +82,34 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
         return centre, None, None
     reach = t_quantile((1 + confidence) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return centre, centre - reach, centre + reach
+
+
+@dataclass(frozen=True)
+class Welch:
+    """An interval of a difference between two means, and the two-sided p of there being none."""
+
+    low: float
+    high: float
+    p: float
+
+
+def welch(one: Sequence[float], other: Sequence[float], confidence: float = 0.95) -> Welch:
+    """mean(one) - mean(other) ± t·√(s²/n + s'²/n') for samples whose variances may differ (Welch 1947).
+
+    t has the degrees of freedom of Welch and Satterthwaite rounded down, so it is a little wider than with a fraction.
+    Without any spread the interval is a point. Raises ValueError for fewer than two values on either side.
+    """
+    if min(len(one), len(other)) < 2:
+        raise ValueError(f"{len(one)} and {len(other)} values: an interval of two means needs two of each at least")
+    value = mean(one) - mean(other)
+    spreads = [(variance(values) / len(values), len(values) - 1) for values in (one, other)]
+    total = sum(spread for spread, _ in spreads)
+    if total == 0:
+        return Welch(value, value, float(value == 0))
+    freedom = max(1, math.floor(total**2 / sum(spread**2 / free for spread, free in spreads) + 1e-9))
+    reach = t_quantile((1 + confidence) / 2, freedom) * math.sqrt(total)
+    p = 1 - _central(math.atan(abs(value) / math.sqrt(total * freedom)), freedom)
+    return Welch(value - reach, value + reach, min(max(p, 0.0), 1.0))
 
 
 def t_quantile(probability: float, freedom: int) -> float:

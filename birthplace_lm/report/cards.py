@@ -35,7 +35,9 @@ _PICTURES: tuple[tuple[str, Callable[[Card], "Figure"], str, str], ...] = (
 
 def knowledge_cards(variants: Sequence[Variant]) -> str:
     """Tables of the runs that have a knowledge.json, and pictures of the first, the best variant's; "" of none."""
-    cards = {run.folder.name: _card(run.folder) for variant in variants for run in variant.runs}
+    folders = [run.folder for variant in variants for run in variant.runs]
+    names = [folder.name for folder in folders]  # which two folders may share
+    cards = {folder.name if names.count(folder.name) == 1 else str(folder): _card(folder) for folder in folders}
     cards = {name: card for name, card in cards.items() if card}
     if not cards:
         return ""

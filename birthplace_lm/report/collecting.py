@@ -21,11 +21,12 @@ from birthplace_lm.runs import STAGES, RunFolder, read_json
 class FinishedRun:
     """One run with scored answers.
 
-    `settings` is what the result depends on besides the seed; `right` says of every dev question whether its answer
-    was, `said` what it was and its log-probability, -inf where none was noted; `loss` is the mean over the last
-    twentieth of pretraining, in nats a target (of the only stage where there was no pretraining); `seconds` and
-    `characters` are those of all training stages. `curves` has the loss of every stage over the characters seen, as
-    (2, steps) of characters and loss; `metrics` is metrics.json, `sessions` what is noted of each time it was started.
+    `settings` is what the result depends on besides the seed, the stages that the answers come from among it; `right`
+    says of every dev question whether its answer was, `said` what it was and its log-probability, -inf where none was
+    noted; `loss` is the mean over the last twentieth of pretraining, in nats a target, None where there was none;
+    `seconds` and `characters` are those of all training stages. `curves` has the loss of every stage over the
+    characters seen, as (2, steps) of characters and loss; `metrics` is metrics.json, `sessions` what is noted of each
+    time it was started.
     """
 
     folder: Path
@@ -72,11 +73,8 @@ class _UnfinishedRunError(Exception):
 
 def run_folders(place: Path) -> Iterator[Path]:
     """The place itself or what lies below it; folders inside a run (mirrors keep a config.yaml of theirs) are none."""
-    inside: Path | None = None
-    for path in sorted(place.rglob("vocabulary.json")):
-        if (path.parent / "config.yaml").is_file() and not (inside and inside in path.parents):
-            inside = path.parent
-            yield path.parent
+    found = {path.parent for path in place.rglob("vocabulary.json") if (path.parent / "config.yaml").is_file()}
+    yield from sorted(path for path in found if found.isdisjoint(path.parents))
 
 
 def no_runs(place: Path, runs: Sequence[Path]) -> list[str]:
@@ -105,11 +103,12 @@ def _read(folder: RunFolder) -> FinishedRun:
     first, curves, rows = sessions[0], _curves(folder), read_answers(answers)
     _check_kinds(config, metrics, first, rows)
     facts = [folder.stage(stage).facts() for stage in STAGES]
+    stages = _of_the_answers([stage for stage, fact in zip(STAGES, facts, strict=True) if fact])
     return FinishedRun(
         folder=folder.root,
         choices={group: str(option) for group, option in config["choices"].items() if option is not None},
         seed=config["seed"],
-        settings={key: value for key, value in of_the_run(config).items() if key != "seed"},
+        settings={**{key: value for key, value in of_the_run(config).items() if key != "seed"}, "stages": stages},
         commit=f"{first['commit']}{' with changes' if first['dirty'] else ''}",
         data=first["data"],
         right=_right(rows),
@@ -117,7 +116,7 @@ def _read(folder: RunFolder) -> FinishedRun:
         parameters=metrics["parameters"],
         seconds=sum(fact.get("seconds", 0.0) for fact in facts),
         characters=sum(fact.get("characters", 0) for fact in facts),
-        loss=next((float(loss[-max(len(loss) // 20, 1) :].mean()) for _, loss in curves.values()), None),
+        loss=_last_twentieth(*curves["pretrain"]) if "pretrain" in curves else None,
         curves=curves,
         metrics=metrics,
         sessions=sessions,
@@ -158,6 +157,17 @@ def _check_kinds(
     texts = ("question", "answer", "prediction")
     if odd := [row for row in rows if not all(isinstance(row[key], str) for key in texts)]:
         raise ValueError(f"predictions/dev.jsonl: {len(odd)} of {len(rows)} rows hold no text where they should")
+
+
+def _of_the_answers(finished: Sequence[str]) -> list[str]:
+    """The stages behind the answers, as `final_stage` chooses: a control without pretraining is no seed of a run."""
+    if "finetune_only" not in finished:
+        return list(finished)
+    return [stage for stage in finished if stage != "finetune_only"] if "finetune" in finished else ["finetune_only"]
+
+
+def _last_twentieth(_: np.ndarray, loss: np.ndarray) -> float:
+    return float(loss[-max(len(loss) // 20, 1) :].mean())
 
 
 def _sure(row: Mapping[str, Any]) -> float:

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from birthplace_lm.composing import ConfigError, differences
-from birthplace_lm.evaluation.exact_match import seed_interval, wilson
+from birthplace_lm.evaluation.exact_match import seed_interval, welch, wilson
 from birthplace_lm.evaluation.resampling import draws, interval
 from birthplace_lm.evaluation.voting import majority_vote
 from birthplace_lm.report.collecting import FinishedRun
@@ -21,12 +21,15 @@ RESAMPLES = 4_000
 
 @dataclass(frozen=True)
 class Difference:
-    """Exact match of a variant minus that of the baseline, its 95 % interval and two-sided p."""
+    """Exact match of a variant minus that of the baseline, its 95 % interval and two-sided p.
+
+    p is None where one of the two has a single seed: that may tell two models apart, but not two variants.
+    """
 
     value: float
     low: float
     high: float
-    p: float
+    p: float | None
 
 
 @dataclass(frozen=True)
@@ -166,10 +169,12 @@ def _shares_drawn(n: int, seed: int) -> np.ndarray:
 def paired_difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Difference | None:
     """Mean of one (S, N) minus mean of the other (S', N), the same N questions; None without questions.
 
-    The interval is the percentile bootstrap that draws questions and, within each variant, seeds with replacement: both
-    are a sample of those that might have been. Questions are drawn for both variants together, since a hard one is hard
-    for both. p is twice the smaller share of draws on one side of 0, at least 2 in as many as were drawn (Efron &
-    Tibshirani 1993, chapter 15). With one seed a variant, it says nothing of other seeds.
+    The interval is the wider, at either end, of two, and p the larger of theirs. One is the percentile bootstrap that
+    draws questions and, within each variant, seeds with replacement: both are a sample of those that might have been.
+    Questions are drawn for both variants together, since a hard one is hard for both; p is twice the smaller share of
+    draws on one side of 0, at least 2 in as many as were drawn (Efron & Tibshirani 1993, chapter 15). Two or three
+    seeds drawn from themselves vary too little, so the other is Welch's over the seeds' means. With one seed a variant
+    there is only the first, without p: it says nothing of other seeds.
     """
     n = one.shape[1]
     if not n:
@@ -181,5 +186,10 @@ def paired_difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Diff
         seeds = generator.multinomial(len(table), [1 / len(table)] * len(table), RESAMPLES) / len(table)  # (R, S)
         drawn += sign * ((counts @ table.T) * seeds).sum(axis=1)
     low, high = interval(drawn)
+    value = float(one.mean() - other.mean())
+    if min(len(one), len(other)) == 1:
+        return Difference(value, float(low), float(high), None)
     tail = max(min((drawn <= 0).mean(), (drawn >= 0).mean()), 1 / RESAMPLES)
-    return Difference(float(one.mean() - other.mean()), float(low), float(high), float(min(1, 2 * tail)))
+    of_seeds = welch(one.mean(axis=1).tolist(), other.mean(axis=1).tolist())
+    ends = max(min(float(low), of_seeds.low), -1.0), min(max(float(high), of_seeds.high), 1.0)
+    return Difference(value, *ends, max(float(min(1, 2 * tail)), of_seeds.p))

@@ -30,11 +30,15 @@ def cells(variant: Variant) -> list[str]:
         "–"
         if difference is None
         else f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} … {100 * difference.high:+.1f})",
-        "–" if difference is None else f"{difference.p:.3f}" if difference.p >= 0.001 else "< 0.001",
+        "–" if difference is None or difference.p is None else _p(difference.p),
         "–" if loss is None else f"{loss:.3f}",
         f"{variant.mean('parameters'):,.0f}",
         f"{(variant.mean('seconds') or 0) / 60:.1f}",
     ]
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def markdown(variants: Sequence[Variant]) -> str:
