@@ -178,6 +178,8 @@ def test_as_many_unknown_names_are_made_up_as_it_says(run: RunFolder, capsys: py
         (["--thorough", "--unscored", "1"], "unscored=1.0: places of that probability are left out, choose 0 or more"),
         (["--unscored", "0"], "--unscored says which places --thorough scores: give both"),
         (["--questions", "FILE", "--dev", "--at-most", "3"], "nothing else: leave away --at-most, --dev"),
+        (["--out", "FILE"], "--out is where the answers to --questions go: give both"),
+        (["--questions", "FILE", "--data", "FOLDER"], "--questions answers a file: leave one away"),
         (["--at-most", "0"], "--at-most: at least 1 question has to be asked, not 0"),
     ):
         with pytest.raises(SystemExit):

@@ -601,5 +601,6 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 def test_refusals_of_the_command_leave_nothing_behind(tmp_path: Path) -> None:
     assert "compared on dev" in told(start(tmp_path, "held_out_share=0"), code=2)
     assert "its own sweep" in told(start(tmp_path, "--multirun"), code=2)
+    assert "search.failures=0" in told(start(tmp_path, "search.failures=0"), code=2)
     assert "no key of the configuration" in told(start(tmp_path, "+search.space={model.x: [1, 2]}"), code=2)
     assert not list(tmp_path.glob("runs/*/config.yaml")) and not list(tmp_path.glob("runs/.search/*"))

@@ -57,6 +57,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = [name.replace("_", "-") for name in of_the_card if getattr(options, name) != parser.get_default(name)]
     if options.questions and given:
         parser.error(f"--questions answers the file and nothing else: leave away --{', --'.join(given)}")
+    if options.out and not options.questions:
+        parser.error("--out is where the answers to --questions go: give both")
+    if options.questions and options.data:
+        parser.error("--data says where the people of a run lie, and --questions answers a file: leave one away")
     if options.unscored is not None and not options.thorough:
         parser.error("--unscored says which places --thorough scores: give both")
 

@@ -49,6 +49,8 @@ def _run(search: dict[str, Any], task: Sequence[str]) -> None:
     given = [*(override(key, value) for key, value in search["fixed"].items()), *own]
     base, _ = _composed(given)
     check_settings(base)
+    if search["failures"] < 1:
+        raise ConfigError(f"search.failures={search['failures']}: so many trials in a row may fail, 1 at least")
     if (stages := without_control(base["stages"])) != base["stages"]:
         given.append(f"stages=[{','.join(stages)}]")
         base["stages"] = stages

@@ -1,9 +1,11 @@
-"""From predictions to measures. Only `signals`, `stored` and `probe` know a model, the others what was asked and said.
+"""From predictions to measures. Four know a model (`signals`, `stored`, `probe`, `dropout_agreement`), the others what
+was asked and said.
 
 exact_match     how many predictions equal the answer, with an interval; prediction files
 baselines       what can be predicted without a model
 slices          the same score for rare and frequent places, early and late answers
-signals         how sure the model lets on to be, in several ways
+voting          what several runs of a model say most often
+signals         how sure the model lets on to be, in several ways (dropout_agreement: how many thinned networks agree)
 selective       does the model know when it is wrong (ranking: the measures; resampling: their intervals)
 calibration     do its probabilities mean what they say (temperature: making them do so)
 detector        several signals made into one (logistic: how it and the temperature are fitted)

@@ -73,7 +73,7 @@ def _known_from_unknown(known: Array, unknown: Array, seed: int) -> Measure:
 
 
 def distances(answers: Sequence[str], others: Mapping[str, int] | Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """How far the distribution of answers lies from another: total variation and Jensen–Shannon distance.
+    """How far the distribution of answers lies from another: total variation and Jensen–Shannon divergence.
 
     Between p and q, with m = ½(p + q): TV = ½ Σ |p − q|, and JS = ½ Σ p log₂(p/m) + ½ Σ q log₂(q/m) in bits (Lin 1991,
     IEEE Trans. Inf. Theory 37:145–151). Both are 0 for the same distribution and 1 for two without a common place.
@@ -164,7 +164,7 @@ def guessing_card(
     `right` is the model's share, `name n-grams` and `most frequent place` those of two guessers without a model. In an
     invented world the best that anybody can expect is known exactly (see `world_origins`): `ideal` is the expected
     share of who knows the law of names and places, and `of_origin` the share of answers that are a town of the culture
-    of the name. Questions without a place are left out.
+    of the name. Questions without a place are left out, but for these two, which ask for none.
     """
     pairs = [(a, q) for a, q in zip(answers, questions, strict=True) if q.answer is not None]
     of = "held-out people with a known place"

@@ -12,7 +12,7 @@ from birthplace_lm.composing import ConfigError
 from birthplace_lm.jobs import prepare
 from birthplace_lm.lightning_modules import PretrainModule
 from birthplace_lm.replacing import replace_file
-from birthplace_lm.runs import RunFolder, RunInUseError
+from birthplace_lm.runs import STAGES, RunFolder, RunInUseError
 from birthplace_lm.search.space import override
 from birthplace_lm.search.study import SharedStudy
 from birthplace_lm.stages import Done, run
@@ -67,7 +67,7 @@ def work(study: SharedStudy, given: Sequence[str], compose: Compose, wanted: int
         failed = [*failed, error] if error else []
         if error:
             print(f"trial {trial.number + 1} failed: {error}", flush=True)
-        if len(failed) >= most_failures:
+        if error and len(failed) >= most_failures:
             raise ConfigError(
                 f"{len(failed)} trials in a row have failed, the last with {error}; mend the command or the space, "
                 "or raise search.failures"
@@ -85,7 +85,7 @@ def _carry_out(study: SharedStudy, trial: Trial, composed: Composed) -> str:
     began = time.monotonic()
 
     def ended(state: TrialState, value: float | None = None, **facts: Any) -> None:
-        for key, fact in {**facts, "minutes": (time.monotonic() - began) / 60}.items():
+        for key, fact in {"minutes": (time.monotonic() - began) / 60, **facts}.items():
             trial.set_user_attr(key, fact)
         study.tell(trial, value, state)
 
@@ -93,7 +93,7 @@ def _carry_out(study: SharedStudy, trial: Trial, composed: Composed) -> str:
     try:
         folder = prepare(settings, chosen).folder
         trial.set_user_attr("folder", folder.name)
-        dev = _run_when_free(settings, chosen, watch).folder.metrics()["dev"]
+        _run_when_free(settings, chosen, watch)
     except UnfinishedError:
         if not watch.stopped:
             raise
@@ -107,8 +107,14 @@ def _carry_out(study: SharedStudy, trial: Trial, composed: Composed) -> str:
         ended(TrialState.FAIL, error=message)
         return message
     else:
-        ended(TrialState.COMPLETE, dev["exact_match"], dev=dev)
+        dev = folder.metrics()["dev"]
+        ended(TrialState.COMPLETE, dev["exact_match"], dev=dev, minutes=_minutes_of_training(folder))
     return ""
+
+
+def _minutes_of_training(folder: RunFolder) -> float:
+    """Of all sessions of a run, whoever began it; of a trial that was not finished those of its last are noted."""
+    return sum(folder.stage(stage).facts().get("seconds", 0.0) for stage in STAGES) / 60
 
 
 def _watch(study: SharedStudy, trial: Trial, settings: Mapping[str, Any]) -> Watch:
