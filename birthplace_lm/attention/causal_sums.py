@@ -31,12 +31,12 @@ class _CausalSums(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         n_chunks = -(-q.shape[2] // chunk)
         q_parts, k_parts, v_parts = (_in_chunks(x, n_chunks) for x in (q, k, v))  # (BHC, c, M or N)
-        products = (q_parts @ k_parts.mT).tril()  # (BHC, c, c)
+        products = (q_parts @ k_parts.mT).tril_()  # (BHC, c, c)
         sums = products @ v_parts  # (BHC, c, N)
         before, after = _carried((k_parts.mT @ v_parts).unflatten(0, (*q.shape[:2], n_chunks)).unbind(2), state)
         if before is not None:
             before = before.to(sums.dtype)
-            sums = sums.baddbmm(q_parts, before)
+            sums.baddbmm_(q_parts, before)
         ctx.save_for_backward(q_parts, k_parts, v_parts, products, before)
         ctx.shape, ctx.has_state = (*q.shape[:3], n_chunks), state is not None
         return _in_a_row(sums, ctx.shape), after
@@ -48,15 +48,16 @@ class _CausalSums(torch.autograd.Function):
         of_sums, of_state = gradients
         q, k, v, products, before = ctx.saved_tensors
         g = torch.zeros_like(v) if of_sums is None else _in_chunks(of_sums, ctx.shape[-1])  # (BHC, c, N)
-        of_products = (g @ v.mT).tril()  # (BHC, c, c)
+        of_products = (g @ v.mT).tril_()  # (BHC, c, c)
         of_q, of_k, of_v = of_products @ k, of_products.mT @ q, products.mT @ g
         asked = (q.mT @ g).unflatten(0, (*ctx.shape[:2], ctx.shape[-1])).unbind(2)  # Σ q_i g_iᵀ, (B, H, M, N) a chunk
         behind, of_first_state = _carried(asked, of_state, backwards=True)
         if before is not None:
-            of_q = of_q.baddbmm(g, before.mT)
+            of_q.baddbmm_(g, before.mT)
         if behind is not None:
             behind = behind.to(v.dtype)
-            of_k, of_v = of_k.baddbmm(v, behind.mT), of_v.baddbmm(k, behind)
+            of_k.baddbmm_(v, behind.mT)
+            of_v.baddbmm_(k, behind)
         of_q, of_k, of_v = (_in_a_row(x, ctx.shape) for x in (of_q, of_k, of_v))
         return of_q, of_k, of_v, of_first_state if ctx.has_state else None, None
 
