@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from birthplace_lm.beam_search import beam_answers
-from birthplace_lm.composing import build, differences
+from birthplace_lm.composing import OF_A_RUN, build, differences
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.baselines import places_by_frequency
@@ -65,7 +65,7 @@ class Asking:
         check_siblings(folder, siblings)
         self.siblings = [(other.load_model(), other.tokenizer()) for other in siblings]
         self.places = [place for place, _ in places_by_frequency(corpus.train)]
-        source = build(self.config["data"])
+        source = build(self.config["data"], OF_A_RUN)
         self.world = source if isinstance(source, World) else None
         splits = (corpus.train, corpus.dev, corpus.test)
         self.known_names = list(dict.fromkeys(question.name for split in splits for question in split))

@@ -92,7 +92,7 @@ class CheckpointEvery(pl.Callback):
         folder: str | Path,
         every_n_steps: int | None = None,
         every_n_seconds: float | None = None,
-        keep: int = 2,
+        keep: int | None = 2,
     ) -> None:
         for name, value in {"every_n_steps": every_n_steps, "every_n_seconds": every_n_seconds, "keep": keep}.items():
             if value is not None and value <= 0:
@@ -216,7 +216,8 @@ class CheckpointEvery(pl.Callback):
 
     def _prune(self, newest: int) -> None:
         # Later steps than the one just written are damaged files that were skipped: counted, they push out good ones.
-        for _, path in [entry for entry in _checkpoints(self.folder) if entry[0] <= newest][: -self.keep]:
+        good = [path for step, path in _checkpoints(self.folder) if step <= newest]
+        for path in good[: -self.keep] if self.keep else []:
             path.unlink(missing_ok=True)
         for leftover in self.folder.glob(".step_*.ckpt.*.tmp"):  # of a process killed while it wrote
             leftover.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """From configuration to objects: the one place where a `_target_` becomes a call.
 
-Only what modules on an allow-list define is called, nothing that they import: also in configurations that are read
-back from a run folder, since such a folder may come from somebody else.
+Only classes and functions that modules on an allow-list define are called, none of their methods and nothing that they
+import. Configurations that are read back from a run folder may come from somebody else: of these only the model and the
+data are ever built, from this package's own parts.
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from birthplace_lm.replacing import replace_file
 
 _PARTS = (
     *("adaptation", "attention", "callbacks", "corruption", "distillation", "loggers", "optimization", "positions"),
@@ -25,6 +30,7 @@ ALLOWED = (
     *(f"pytorch_lightning.{part}." for part in _OF_LIGHTNING),
     "torch.optim.",
 )
+OF_A_RUN = tuple(f"birthplace_lm.{part}." for part in ("attention", "positions", "sources", "transformer", "world"))
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -33,12 +39,12 @@ class ConfigError(ValueError):
 
 
 @contextmanager
-def as_config_errors(where: str) -> Iterator[None]:
-    """Errors of constructors that a setting caused, told as such."""
+def as_config_errors(where: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Errors of constructors that a setting caused, told as such; those of the kinds `but` as they are."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"{where}: {error}") from error
+        raise error if isinstance(error, (ConfigError, *but)) else ConfigError(f"{where}: {error}") from error
 
 
 def config_folder() -> Path:
@@ -48,21 +54,24 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def check_targets(config: Any, where: str = "config") -> None:
+def check_targets(config: Any, where: str = "config", allowed: tuple[str, ...] = ALLOWED) -> None:
     """Raise ConfigError for any `_target_` outside the allow-list, however deep."""
     if isinstance(config, Mapping | DictConfig):
         target = config.get("_target_")
-        if target is not None and not str(target).startswith(ALLOWED):
-            raise ConfigError(f"{where}._target_ is {target!r}; only names under {', '.join(ALLOWED)} are called")
+        if target is not None and not str(target).startswith(allowed):
+            raise ConfigError(f"{where}._target_ is {target!r}; only names under {', '.join(allowed)} are called")
         for key, value in config.items():
-            check_targets(value, f"{where}.{key}")
+            check_targets(value, f"{where}.{key}", allowed)
     elif isinstance(config, list | tuple | ListConfig):
         for i, value in enumerate(config):
-            check_targets(value, f"{where}[{i}]")
+            check_targets(value, f"{where}[{i}]", allowed)
 
 
-def _check_origins(config: Any) -> None:
-    """Raise ConfigError for a `_target_` that is not what it is called: a module's import, found as its attribute."""
+def _check_origins(config: Any, allowed: tuple[str, ...]) -> None:
+    """Raise ConfigError for a `_target_` that is not what it is called, or that is no class or function of a module.
+
+    A module's attributes are also what it imports, and a class's are its methods: Lightning has some that unpickle.
+    """
     from hydra.utils import get_object
 
     if isinstance(config, Mapping | DictConfig):
@@ -71,19 +80,26 @@ def _check_origins(config: Any) -> None:
                 found = get_object(str(target))
             except (ImportError, ValueError) as error:
                 raise ConfigError(f"{target} cannot be found: {error}") from error
-            home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-            if not home.startswith(ALLOWED):
+            name = getattr(found, "__qualname__", "")
+            home = f"{getattr(found, '__module__', '')}.{name}"
+            if not home.startswith(allowed):
                 raise ConfigError(f"{target} is {home}, which no configuration may call")
+            if "." in name or not (inspect.isclass(found) or inspect.isfunction(found)):
+                raise ConfigError(f"{target} is no class or function of a module, so no configuration may call it")
         config = list(config.values())
     if isinstance(config, list | tuple | ListConfig):
         for value in config:
-            _check_origins(value)
+            _check_origins(value, allowed)
 
 
-def build(config: Any, **arguments: Any) -> Any:
-    """Instantiate a node: its `_target_` called with its keys and the arguments (or a partial of it)."""
-    check_targets(config)
-    _check_origins(config)
+def build(config: Any, allowed: tuple[str, ...] = ALLOWED, **arguments: Any) -> Any:
+    """Instantiate a node: its `_target_` called with its keys and the arguments (or a partial of it).
+
+    Of a node that may come from a run folder `allowed` is OF_A_RUN. Raises ConfigError for a target that may not be
+    called, and for what it refuses.
+    """
+    check_targets(config, allowed=allowed)
+    _check_origins(config, allowed)
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
@@ -91,7 +107,10 @@ def build(config: Any, **arguments: Any) -> Any:
         return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError | OSError):
+        refused = (
+            type(cause).__name__ == "MisconfigurationException"
+        )  # Lightning's own, which would have to be imported
+        if refused or isinstance(cause, ValueError | TypeError | OSError | ImportError):
             raise ConfigError(f"{config.get('_target_')}: {cause}") from cause
         raise
 
@@ -109,14 +128,19 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 def save_config(config: Mapping[str, Any], path: Path) -> None:
     """Write a configuration as YAML, for `load_config` and for people."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
+    replace_file(path, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """A configuration that a run wrote, its targets checked."""
-    config = plain(OmegaConf.load(path))  # type: ignore[arg-type]
+    """A configuration that a run wrote, its targets checked; it was written resolved, so nothing in it is looked up."""
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds {type(config).__name__}, not settings")
     check_targets(config, str(path))
-    return config
+    return config  # type: ignore[return-value]
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[tuple[str, Any, Any]]:

@@ -32,6 +32,7 @@ def run_name(settings: Mapping[str, Any], corpus: Corpus) -> str:
 def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a result depends on. Which stages are asked for is not among them: they can be added.
 
+    Callbacks of this package only watch, so they are not among them either; those of others may change the weights.
     Of the trainer's settings the number of processes is not among them either: they share a batch whose size is the
     recipe's, so a run may go on with more of them or fewer. What the arithmetic is done in and on (precision,
     accelerator) is.
@@ -40,7 +41,12 @@ def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         key: _as_first(key, value) for key, value in without_places(settings).items() if key not in _NOT_OF_THE_RUN
     }
     trainer = {key: value for key, value in of_run.get("trainer", {}).items() if key != "num_nodes"}
-    return {**of_run, "trainer": {**trainer, "devices": 1}}
+    callbacks = {name: node for name, node in (settings.get("callbacks") or {}).items() if not _watches(node)}
+    return {**of_run, "trainer": {**trainer, "devices": 1}, **({"callbacks": callbacks} if callbacks else {})}
+
+
+def _watches(callback: Any) -> bool:
+    return not callback or str(callback.get("_target_")).startswith("birthplace_lm.callbacks.")
 
 
 def _as_first(group: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, as_config_errors, build, differences
-from birthplace_lm.corpus import Corpus
+from birthplace_lm.corpus import Corpus, CorpusError
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
@@ -21,6 +21,7 @@ from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
 from birthplace_lm.teachers import check_start, teacher, with_start, with_teachers
 from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.trainer_settings import check_trainer
 from birthplace_lm.transformer import Transformer
 
 _ORDER = (*STAGES, "evaluate")
@@ -90,7 +91,7 @@ class Job:
                 room = size - len(recipe.get("document_prefix", ""))
                 if room < size / 2:
                     raise ConfigError(f"document_prefix leaves documents {room} of {size} characters: shorten it")
-                corruption = build(self.settings["corruption"], block_size=room)
+                corruption = build(self.settings["corruption"], ("birthplace_lm.corruption.",), block_size=room)
                 return SpanCorruptionDataModule(
                     self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,
                     validation=validation, **recipe,
@@ -101,11 +102,13 @@ class Job:
 def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError."""
     _check_stages(settings["stages"])
+    _check_numbers(settings)
+    check_trainer(settings["trainer"])
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
         settings = with_start(settings, source, chosen)
     settings, teachers = with_teachers(settings)
-    with as_config_errors("data"):
+    with as_config_errors("data", but=(CorpusError,)):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
     if source:
@@ -120,8 +123,10 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
         steps[stage] = job.data(stage).plan.total_steps
-        build(settings[stage]["optimizer"])(job.adapted(stage, job.model()))
-        build(settings[stage]["schedule"])
+        with as_config_errors(f"{stage}.optimizer"):
+            build(settings[stage]["optimizer"])(job.adapted(stage, job.model()))
+        with as_config_errors(f"{stage}.schedule"):
+            build(settings[stage]["schedule"])(0.0, 1.0)
         job.distillation(stage)
     return replace(job, steps=steps)
 
@@ -130,6 +135,19 @@ def _check_stages(stages: Any) -> None:
     known = isinstance(stages, list) and set(stages) <= set(_ORDER)
     if not known or stages != sorted(stages, key=_ORDER.index):
         raise ConfigError(f"stages is a list of {', '.join(_ORDER)}, in this order, not {stages}")
+
+
+def _check_numbers(settings: Mapping[str, Any]) -> None:
+    """Whole numbers where others would be rounded somewhere, or two seeds become one."""
+    wanted: list[tuple[str, Any, int]] = [("seed", settings["seed"], 0)]
+    if settings["threads"] is not None:
+        wanted.append(("threads", settings["threads"], 1))
+    for stage in (stage for stage in STAGES if stage in settings["stages"]):
+        least = {"epochs": 1, "batch_size": 1, "micro_batches": 1, "validations": 0}
+        wanted += [(f"{stage}.{key}", settings[stage][key], lowest) for key, lowest in least.items()]
+    for key, value, lowest in wanted:
+        if type(value) is not int or value < lowest:
+            raise ConfigError(f"{key}={value}: a whole number is needed, {lowest} or more")
 
 
 def _shown_in_training(corpus: Corpus) -> Iterator[str]:

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from birthplace_lm.composing import ConfigError, build
+from birthplace_lm.composing import OF_A_RUN, ConfigError, build
 from birthplace_lm.corpus import FILES, Corpus, Questions
 from birthplace_lm.mapped_texts import AskedQuestions
 from birthplace_lm.people import hold_out
@@ -51,7 +51,7 @@ def _with_and_without(folder: RunFolder, data: Path | None) -> tuple[Corpus, Cor
             raise ConfigError(f"{folder.root} was made from files: say where they lie, --data FOLDER")
         cache = folder.root.resolve().parent / ".data"
         node["cache"] = str(cache) if cache.is_dir() else None  # what training kept there
-    whole = build(node).corpus()
+    whole = build(node, OF_A_RUN).corpus()
     corpus = with_held_out(whole, settings["held_out_share"])
     if sha256_of_corpus(corpus) != folder.data_fingerprint():
         raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")

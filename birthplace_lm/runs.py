@@ -29,7 +29,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from birthplace_lm.composing import ConfigError, build, differences, load_config, save_config
+from birthplace_lm.composing import (
+    OF_A_RUN,
+    ConfigError,
+    as_config_errors,
+    build,
+    differences,
+    load_config,
+    save_config,
+)
 from birthplace_lm.corpus import sha256_of
 from birthplace_lm.provenance import provenance
 from birthplace_lm.replacing import replace_file
@@ -89,12 +97,8 @@ class RunFolder:
         """Fill a new folder; one that is filled is left as it is."""
         (self.root / "predictions").mkdir(parents=True, exist_ok=True)
         if not self.is_run():
-            for name, save in (
-                ("vocabulary.json", tokenizer.save),
-                ("config.yaml", lambda path: save_config(config, path)),
-            ):
-                save(self.root / f".{name}")
-                os.replace(self.root / f".{name}", self.root / name)
+            tokenizer.save(self.root / "vocabulary.json")
+            save_config(config, self.root / "config.yaml")
 
     def is_run(self) -> bool:
         return (self.root / "config.yaml").is_file() and (self.root / "vocabulary.json").is_file()
@@ -105,7 +109,8 @@ class RunFolder:
         return load_config(self.root / "config.yaml")
 
     def tokenizer(self) -> CharTokenizer:
-        return CharTokenizer.load(self.root / "vocabulary.json")
+        with as_config_errors(str(self.root)):
+            return CharTokenizer.load(self.root / "vocabulary.json")
 
     def final_stage(self) -> str:
         """The last finished stage whose weights answer questions, else the last finished one."""
@@ -208,8 +213,8 @@ def _take(lock: TextIO) -> None:
 
 def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:
     """The untrained model that a configuration describes."""
-    attention, positions = build(config["attention"]), build(config["positions"])
-    make = build(config["model"], vocabulary_size=vocabulary_size, attention=attention, positions=positions)
+    attention, positions = (build(config[part], OF_A_RUN) for part in ("attention", "positions"))
+    make = build(config["model"], OF_A_RUN, vocabulary_size=vocabulary_size, attention=attention, positions=positions)
     try:
         model: Transformer = make()
     except ValueError as error:  # parts that do not go together
@@ -234,8 +239,16 @@ def check_same_architecture(wanted: Mapping[str, Any], found: Mapping[str, Any],
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file, {} when there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The object in a file, {} when there is no such file; ConfigError where it holds something else."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: it holds {type(found).__name__}, not an object")
+    return found
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

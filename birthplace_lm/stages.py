@@ -32,6 +32,7 @@ from birthplace_lm.scoring import evaluate
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import save_weights
+from birthplace_lm.trainer_settings import check_device
 from birthplace_lm.transformer import Transformer
 
 _FINISHED = -1  # the first step of a stage that has none left
@@ -63,10 +64,11 @@ def run(
     settings = plain(config)
     settings["choices"] = dict(choices or settings["choices"])
     quieten_lightning()
-    if settings["threads"]:
+    if isinstance(settings["threads"], int) and settings["threads"] > 0:  # `prepare` refuses others
         torch.set_num_threads(settings["threads"])
     with set_up_process(), joined(settings["trainer"]) as group:
         job = prepare(settings, chosen)
+        check_device(settings["trainer"])
         if group.leads:
             return Done(job.folder, _lead(job, group, callbacks))
         return Done(job.folder, any([_train(job, group, stage, callbacks, []) for stage in job.steps]))

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from birthplace_lm.replacing import replace_file
+
 PAD = "□"  # U+25A1, fills what is left of a row
 MASK = "⁇"  # U+2047, stands for the removed span, and ends what is asked for
 PAD_ID, MASK_ID = 0, 1
@@ -72,7 +74,7 @@ class CharTokenizer:
         return hashlib.sha256("".join(self.characters).encode()).hexdigest()[:16]
 
     def save(self, path: Path | str) -> None:
-        Path(path).write_text(json.dumps({"characters": self.characters}, ensure_ascii=False), encoding="utf-8")
+        replace_file(Path(path), json.dumps({"characters": self.characters}, ensure_ascii=False))
 
     @classmethod
     def load(cls, path: Path | str) -> "CharTokenizer":

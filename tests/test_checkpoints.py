@@ -318,6 +318,11 @@ def test_a_later_damaged_file_does_not_push_out_good_ones(tmp_path: Path) -> Non
     assert step_of(newest_valid(tmp_path)) == 9
 
 
+def test_all_are_kept_where_no_number_is_said(tmp_path: Path) -> None:
+    fit(tmp_path, kill_at=4, saver=CheckpointEvery(tmp_path, every_n_steps=1, keep=None))
+    assert len(list(tmp_path.glob("step_*.ckpt"))) == 4
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_ranks_decide_alike(rank: int, tmp_path: Path) -> None:
     """The ranks' flags are joined by a maximum; this looks at what each rank puts in and takes out."""

@@ -1,5 +1,7 @@
 """Every option of every group composes, instantiates, and says nothing that its target does not take."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,16 @@ OPTIONS = [
     for group in (*GROUPS, *NESTED, "experiment", "debug")
     for path in sorted((CONFIGS / group).glob("*.yaml"))
 ]
+
+
+class Touches:
+    """What a file from somebody else could hold: unpickled, it leaves a trace."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (self.path,)
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -127,6 +139,53 @@ def test_what_is_no_part_is_not_called(target: str, tmp_path: Path) -> None:
         build({"_target_": target, "path": str(tmp_path / "file"), "content": "x"})
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "pytorch_lightning.strategies.strategy.Strategy.load_checkpoint",  # unpickles
+        "birthplace_lm.world.World.write",
+        "birthplace_lm.sources.Folder.corpus",
+    ],
+)
+def test_only_classes_and_functions_of_modules_are_called(target: str, tmp_path: Path) -> None:
+    """A method takes its object as an argument like any other, and a configuration can build that first."""
+    node = {"_target_": target, "self": {"_target_": "birthplace_lm.world.World"}, "folder": str(tmp_path / "made")}
+    with pytest.raises(ConfigError, match="no class or function of a module|may call"):
+        build(node)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_a_run_folder_but_model_and_data_is_built(tmp_path: Path) -> None:
+    """A folder from somebody else names a pickle, and a class of Lightning that would be harmless in a trainer."""
+    evidence, weights = tmp_path / "evidence", tmp_path / "evil.ckpt"
+    weights.write_bytes(pickle.dumps({"x": Touches(str(evidence))}))
+    strategy = "pytorch_lightning.strategies"
+    config = settings("model=small")
+    for attention in (
+        {
+            "_target_": f"{strategy}.strategy.Strategy.load_checkpoint",
+            "self": {"_target_": f"{strategy}.SingleDeviceStrategy"},
+            "checkpoint_path": str(weights),
+            "weights_only": False,
+        },
+        {"_target_": f"{strategy}.SingleDeviceStrategy"},
+        {**config["attention"], "deep": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path)}},
+    ):
+        with pytest.raises(ConfigError, match=r"only names under birthplace_lm\.attention"):
+            build_model({**config, "attention": attention}, 50)
+    assert not evidence.exists()
+
+
+def test_what_a_run_folder_says_is_not_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "of mine")
+    (tmp_path / "config.yaml").write_text("name: ${oc.env:A_SECRET}\nlr: 1e-3\n")
+    assert load_config(tmp_path / "config.yaml") == {"name": "${oc.env:A_SECRET}", "lr": 0.001}
+    for text, said in (("- 1", "holds list, not settings"), ("a: [", "cannot be read"), ("a: b: c", "cannot be read")):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load_config(tmp_path / "config.yaml")
+
+
 def test_a_target_that_is_not_there_is_told_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"birthplace_lm\.attention\.vanilla\.Nothing cannot be found"):
         build({"_target_": "birthplace_lm.attention.vanilla.Nothing"})
@@ -150,5 +209,7 @@ def test_the_folders_name_changes_with_what_changes_the_result_alone() -> None:
     for same in (["paths.runs=/elsewhere"], ["callbacks=none"], ["logger=wandb"], ["checkpoint.keep=5"], ["threads=1"]):
         assert run_name(settings("experiment=demo", *same), corpus) == name
     others = [["seed=1"], ["pretrain.epochs=7"], ["attention.qk_norm=false"], ["trainer.gradient_clip_val=2.0"]]
+    averaging = "+callbacks.mean={_target_: pytorch_lightning.callbacks.EMAWeightAveraging}"
+    others.append([averaging])  # it decides about the weights, as this package's own callbacks do not
     names = {run_name(settings("experiment=demo", *other), corpus) for other in others}
     assert len(names | {name, run_name(base, World(people=20, seed=1).corpus())}) == len(others) + 2

@@ -117,6 +117,15 @@ def test_first_and_last_characters_can_be_kept_and_asked_for(name: str) -> None:
     assert {bool(after) for _, after, _ in outcomes} == {True, False}
 
 
+def test_a_document_as_short_as_the_prefix_is_asked_for_its_last_character() -> None:
+    """Documents may be shorter than min_length, so min_prefix cannot be held to them beforehand."""
+    policy = RandomSpans(BLOCK, min_length=10, min_prefix=9)
+    store = TokenStore(map(TOKENIZER.encode, (DOCUMENTS[0][:6], "Abcd")))
+    index = torch.arange(40) % 2
+    cut = policy.cut(store, index, uniforms(7, 0, torch.arange(40), policy.n_uniforms))
+    assert (cut.span_end == store.lengths[index]).all() and (cut.span == store.lengths[index] - 1).all()
+
+
 def test_min_prefix_keeps_the_first_character() -> None:
     assert all(parts(s, False)[0] for epoch in range(20) for s in corrupted(POLICIES["seed"], epoch))
 

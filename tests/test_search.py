@@ -17,11 +17,14 @@ import pytest
 
 optuna = pytest.importorskip("optuna")
 
+from hydra import compose as hydra_compose  # noqa: E402
+from hydra import initialize_config_dir  # noqa: E402
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
 from optuna.pruners import BasePruner  # noqa: E402
+from optuna.samplers import BaseSampler  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
-from birthplace_lm.composing import ConfigError  # noqa: E402
+from birthplace_lm.composing import ConfigError, build  # noqa: E402
 from birthplace_lm.finiteness import NonFiniteLossError  # noqa: E402
 from birthplace_lm.report.progress import statuses  # noqa: E402
 from birthplace_lm.runs import RunFolder  # noqa: E402
@@ -31,6 +34,7 @@ from birthplace_lm.search.space import Options, Range, override, read_space  # n
 from birthplace_lm.search.study import SharedStudy, check_same_search  # noqa: E402
 from birthplace_lm.stages import run  # noqa: E402
 from birthplace_lm.stopping import UnfinishedError  # noqa: E402
+from tests.helpers import CONFIGS  # noqa: E402
 from tests.test_configs import composed, settings  # noqa: E402
 from tests.test_stages import TINY  # noqa: E402
 
@@ -597,10 +601,23 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
         assert config["stages"] == ["finetune", "evaluate"]
 
 
+@pytest.mark.parametrize(
+    ("part", "option"),
+    [(part, path.stem) for part in ("sampler", "pruner") for path in (CONFIGS / "search" / part).glob("*.yaml")],
+)
+def test_every_sampler_and_pruner_composes_and_builds(part: str, option: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        search = hydra_compose("search", [f"search/{part}={option}"]).search
+    built = build(search[part])
+    assert isinstance(built(seed=3) if part == "sampler" else built, BaseSampler if part == "sampler" else BasePruner)
+
+
 @pytest.mark.slow
 def test_refusals_of_the_command_leave_nothing_behind(tmp_path: Path) -> None:
     assert "compared on dev" in told(start(tmp_path, "held_out_share=0"), code=2)
     assert "its own sweep" in told(start(tmp_path, "--multirun"), code=2)
     assert "search.failures=0" in told(start(tmp_path, "search.failures=0"), code=2)
     assert "no key of the configuration" in told(start(tmp_path, "+search.space={model.x: [1, 2]}"), code=2)
+    knob = told(start(tmp_path, "search/sampler=random", "+search.sampler.startup_trials=3"), code=2)
+    assert "search.sampler: " in knob and "startup_trials" in knob and "Traceback" not in knob
     assert not list(tmp_path.glob("runs/*/config.yaml")) and not list(tmp_path.glob("runs/.search/*"))

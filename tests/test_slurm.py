@@ -22,9 +22,10 @@ from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import slurm_queue
 from birthplace_lm.cli.slurm_batch import RUNNING, script
 from birthplace_lm.cli.slurm_queue import SlurmError, states, submit
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, plain
 from tests import one_node_slurm
 from tests.helpers import CONFIGS
+from tests.test_configs import composed
 from tests.test_stages import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,6 +188,16 @@ def test_what_a_job_did_not_note_itself_slurm_tells(
     task.close()
     assert task.row.pop("error", None) == (error.format(tmp_path) if error else None)
     assert task.row == {"overrides": ["seed=3"], "status": status, "minutes": minutes}
+
+
+def test_a_job_whose_data_only_the_nodes_see_is_sent_all_the_same(tmp_path: Path) -> None:
+    from birthplace_lm.cli.slurm_tasks import Task
+
+    for source, sent in ((["data=cs224n", "data.dir=/only/on/the/nodes"], True), (["data.people=-1"], False)):
+        task = Task(3, source, tmp_path / "base")
+        task.look({**plain(composed(*TINY, f"paths.runs={tmp_path}", *source)), "choices": {}}, ())
+        assert (task.base / "3.yaml").is_file() is sent and ("error" in task.row) is not sent and task.run is None
+        (task.base / "3.yaml").unlink(missing_ok=True)
 
 
 def test_without_slurm_one_line_says_so(tmp_path: Path) -> None:

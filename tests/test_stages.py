@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,7 +205,24 @@ def test_tuning_asks_held_out_train_people_and_never_dev(tmp_path: Path) -> None
         ("stages=[distill]", r"in this order, not \['distill'\]"),
         ("stages=[finetune,pretrain]", "in this order"),
         ("stages=finetune", "stages is a list"),
-        ("pretrain.epochs=0", "pretrain: epochs must be at least 1, not 0"),
+        ("pretrain.epochs=0", "pretrain.epochs=0: a whole number is needed, 1 or more"),
+        ("pretrain.batch_size=1.5", "pretrain.batch_size=1.5: a whole number"),
+        ("pretrain.micro_batches=1.5", "pretrain.micro_batches=1.5: a whole number"),
+        ("finetune.validations=abc", "finetune.validations=abc: a whole number is needed, 0 or more"),
+        ("seed=1.5", "seed=1.5: a whole number"),
+        ("threads=-1", "threads=-1: a whole number is needed, 1 or more"),
+        ("threads=abc", "threads=abc: a whole number"),
+        ("pretrain.optimizer.lr=-1", "pretrain.optimizer: .*learning rate: -1"),
+        ("pretrain.optimizer.betas=0.9", "pretrain.optimizer: "),
+        ("pretrain.schedule.floor=abc", "pretrain.schedule: "),
+        ("trainer.log_every_n_steps=null", "log_every_n_steps=None: a whole number"),
+        ("+trainer.accumulate_grad_batches=2", "accumulate_grad_batches=2 is not to be set: a batch is as large as"),
+        ("+trainer.max_steps=1", "max_steps=1 is not to be set: how long a training is"),
+        ("trainer.max_epochs=0", "max_epochs=0 is not to be set"),
+        ("trainer.barebones=true", "barebones=True is not to be set"),
+        ("trainer.overfit_batches=1", "overfit_batches=1 is not to be set: debug=overfit"),
+        ("trainer.enable_checkpointing=true", "enable_checkpointing=True is not to be set"),
+        ("+trainer.strategy=ddp", "strategy=ddp is not to be set: trainer=ddp"),
         ("pretrain.question_share=1.5", "question_share is a share"),
         ("model.n_heads=3", "3 heads do not divide the width 16"),
         ("model.block_size=24", "the block has 24|do not fit"),
@@ -217,6 +235,22 @@ def test_what_cannot_work_is_said_before_training(override: str, message: str, t
     with pytest.raises(ConfigError, match=message):
         tiny_run(tmp_path, override)
     assert not list(tmp_path.glob("*/pretrain"))
+
+
+def test_a_gpu_that_is_not_there_is_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu, but torch sees no NVIDIA GPU here"):
+        tiny_run(tmp_path, "trainer=gpu")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damaged", ["vocabulary.json", "config.yaml", "provenance.json", "metrics.json"])
+def test_a_damaged_file_of_a_run_is_named(damaged: str, finished: RunFolder, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / finished.root.name
+    shutil.copytree(finished.root, run)
+    (run / damaged).write_text('{"characters": ["a"')
+    with pytest.raises(ConfigError, match=damaged):
+        tiny_run(tmp_path / "runs", "stages=[pretrain,finetune,finetune_only,evaluate]")
 
 
 def test_an_unknown_character_in_any_question_is_found_before_training(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from birthplace_lm.cli import sweeps
+from birthplace_lm.composing import ConfigError
 from birthplace_lm.runs import RunFolder
+from tests.test_configs import composed
 from tests.test_stages import TINY
 
 
@@ -25,6 +28,34 @@ def sweep(folder: Path, *overrides: str) -> tuple[int, list[dict[str, object]], 
 
 def statuses(rows: list[dict[str, object]]) -> dict[str, object]:
     return {str(row["overrides"][-1]): row["status"] for row in rows}  # type: ignore[index]
+
+
+def test_an_error_that_nobody_expected_keeps_its_traceback_and_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record"))
+
+    def job() -> Any:
+        raise KeyError("in two\nlines")
+
+    assert sweeps.noted(job, ["seed=1"]) == "failed"
+    assert "Traceback" in (told := capsys.readouterr().err) and "raise KeyError" in told
+    assert json.loads((tmp_path / "record").read_text())["error"] == "KeyError: 'in two\\nlines'"
+
+    def told_already() -> Any:
+        raise ConfigError("a wrong key")
+
+    sweeps.noted(told_already, ["seed=2"])
+    assert (told := capsys.readouterr().err) == "error: a wrong key\n"
+
+
+def test_runs_that_cannot_be_written_are_told_before_the_first_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "afile").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        sweeps.SweepRecord().on_multirun_start(composed(f"paths.runs={tmp_path / 'afile'}"))
+    assert f"error: the runs folder {tmp_path / 'afile'} cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.process import set_up_process
 
-    with in_plain_words():
+    with in_plain_words(), set_up_process():
         _show(options)
 
 

@@ -14,7 +14,8 @@ from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import ArchitectureMismatchError, DamagedCheckpointError
 from birthplace_lm.tokenizer import UnknownCharacterError
 
-_TOLD = (
+# What a user can mend, and is told without a traceback.
+TOLD = (
     ArchitectureMismatchError,
     ConfigError,
     CorpusError,
@@ -39,7 +40,7 @@ def in_plain_words(go_on: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except _TOLD as error:
+    except TOLD as error:
         print(f"error: {error}", file=sys.stderr)
         if go_on:
             raise

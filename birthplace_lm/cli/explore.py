@@ -38,8 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     names = _chosen(parser, options)
 
     from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.process import set_up_process
 
-    with in_plain_words():
+    with in_plain_words(), set_up_process():
         if options.table:
             _measure_lookups(options)
         elif not _show(names, options):

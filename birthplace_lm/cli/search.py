@@ -1,5 +1,6 @@
 """birthplace-search: hyper-parameter search, composed by Hydra as birthplace-train is. Optuna comes with the extra."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from birthplace_lm.composing import ConfigError, build, config_folder, plain, short_hash
+from birthplace_lm.composing import ConfigError, as_config_errors, build, config_folder, plain, short_hash
 
 if TYPE_CHECKING:
     from birthplace_lm.search.study import SharedStudy
@@ -45,7 +46,7 @@ def _run(search: dict[str, Any], task: Sequence[str]) -> None:
     from birthplace_lm.search.space import override, read_space
     from birthplace_lm.search.trials import work
 
-    own = [one for one in task if one.lstrip("+~").split("=")[0].split(".")[0] != "search"]
+    own = [one for one in task if re.split("[=./@]", one.lstrip("+~"))[0] != "search"]
     given = [*(override(key, value) for key, value in search["fixed"].items()), *own]
     base, _ = _composed(given)
     check_settings(base)
@@ -92,6 +93,8 @@ def _study(search: dict[str, Any], space: Any, base: dict[str, Any], run: str, r
     name = search["name"] or f"{choice}-{short_hash(run, search['space'])}"
     folder = (runs / ".search" / name).resolve()
     sampler, pruner = build(search["sampler"]), build(search["pruner"])
+    with as_config_errors("search.sampler"):
+        sampler(seed=0)
     check_same_search(folder, run, search["space"])
     return SharedStudy(
         folder,

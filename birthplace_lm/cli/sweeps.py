@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,9 +37,13 @@ class SweepRecord(Callback):
                 logging.disable(logging.INFO)  # what Hydra tells of every job
                 return
         folder = Path(config.paths.runs).resolve() / ".sweeps"
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}.jsonl"
-        path.touch()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:  # Hydra makes a warning of exceptions here, and then stumbles over the same
+            print(f"error: the runs folder {folder.parent} cannot be written: {error}", file=sys.stderr)
+            sys.exit(2)
         os.environ[RECORD] = str(path)
 
 
@@ -48,7 +53,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     The job returns something with a `folder` and with `trained`, which says whether there was anything to do. One whose
     folder another command is at work in ends "elsewhere": two sweeps of the same jobs share them, and neither failed.
     """
-    from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.cli.errors import TOLD, in_plain_words
     from birthplace_lm.runs import RunInUseError
     from birthplace_lm.stopping import UnfinishedError
 
@@ -61,10 +66,10 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
         row |= {"status": "done" if done.trained else "skipped", "folder": str(done.folder.root)}
         row["exact_match"] = done.folder.metrics().get("dev", {}).get("exact_match")
     except Exception as error:
-        row |= {
-            "status": endings.get(type(error), "failed"),
-            "error": f"{type(error).__name__}: {error}".splitlines()[0],
-        }
+        if not isinstance(error, TOLD):
+            traceback.print_exception(error)
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        row |= {"status": endings.get(type(error), "failed"), "error": said}
     finally:
         row["minutes"] = (time.monotonic() - started) / 60
         add_row(row)

@@ -62,8 +62,9 @@ class RandomSpans:
         begin = choose(u[:, 3], 0, full - length) if self.window == "anywhere" else torch.zeros_like(length)
         shortest = (self.rate / 2 * length).long().clamp(min=1)
         longest = torch.maximum((3 * self.rate / 2 * length).long(), shortest)
-        size = torch.minimum(choose(u[:, 1], shortest, longest), length - self.min_prefix)
-        span = begin + choose(u[:, 2], self.min_prefix, length - size)
+        prefix = (length - 1).clamp(max=self.min_prefix)  # a document may be as short as that: one character is asked
+        size = torch.minimum(choose(u[:, 1], shortest, longest), length - prefix)
+        span = begin + choose(u[:, 2], prefix, length - size)
         return Cut(torch.zeros_like(begin), begin, span, span + size, begin + length)
 
     def __call__(self, store: TokenStore, index: Tensor, u: Tensor) -> Pieces:

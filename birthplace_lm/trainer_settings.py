@@ -1,0 +1,51 @@
+"""What a user may set of Lightning's Trainer: a recipe decides how long a training is, its run folder keeps it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from birthplace_lm.composing import ConfigError
+
+_LENGTH = "how long a training is, its epochs and batch_size say (pretrain.epochs=…, finetune.batch_size=…)"
+_KEPT = "checkpoints, logs and progress have groups of their own (checkpoint.keep=…, logger=…, +callbacks.NAME=…)"
+# What the Trainer is given by the stages, or what would break their exact resumption; the value each has here.
+_DECIDED: dict[str, tuple[Any, str]] = {
+    "accumulate_grad_batches": (1, "a batch is as large as batch_size says, and micro_batches are the groups of it"),
+    "barebones": (False, _KEPT),
+    "callbacks": (None, _KEPT),
+    "check_val_every_n_epoch": (None, "validations=… of a stage says how often it is asked"),
+    "enable_checkpointing": (False, _KEPT),
+    "limit_train_batches": (None, _LENGTH),
+    "limit_val_batches": (None, "ask_at_most=… says how many questions are asked"),
+    "logger": (None, _KEPT),
+    "max_epochs": (-1, _LENGTH),
+    "max_steps": (None, _LENGTH),
+    "min_epochs": (None, _LENGTH),
+    "min_steps": (None, _LENGTH),
+    "overfit_batches": (0.0, "debug=overfit learns a few questions by heart"),
+    "plugins": (None, "precision=… and strategies follow from trainer=cpu, cpu_bf16, gpu or ddp"),
+    "reload_dataloaders_every_n_epochs": (0, _LENGTH),
+    "strategy": (None, "trainer=ddp trains in several processes"),
+    "use_distributed_sampler": (False, "every process takes its share of each batch already"),
+    "val_check_interval": (None, "validations=… of a stage says how often it is asked"),
+}
+
+
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key of the Trainer that would be passed over or that cannot work here."""
+    for key, (value, instead) in _DECIDED.items():
+        if key in settings and settings[key] != value:
+            raise ConfigError(f"trainer.{key}={settings[key]} is not to be set: {instead}")
+    every = settings.get("log_every_n_steps")
+    if type(every) is not int or every < 1:
+        raise ConfigError(f"trainer.log_every_n_steps={every}: a whole number is needed, 1 or more")
+
+
+def check_device(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a GPU is asked for and this machine has none; where a job is sent from need have none."""
+    if settings.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.accelerator={settings['accelerator']}, but torch sees no NVIDIA GPU here: use trainer=cpu, or "
+            "trainer=cpu_bf16 where the processor multiplies bfloat16"
+        )
