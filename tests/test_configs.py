@@ -150,7 +150,7 @@ def test_what_is_no_part_is_not_called(target: str, tmp_path: Path) -> None:
 def test_only_classes_and_functions_of_modules_are_called(target: str, tmp_path: Path) -> None:
     """A method takes its object as an argument like any other, and a configuration can build that first."""
     node = {"_target_": target, "self": {"_target_": "birthplace_lm.world.World"}, "folder": str(tmp_path / "made")}
-    with pytest.raises(ConfigError, match="no class or function of a module|may call"):
+    with pytest.raises(ConfigError, match=r"no class or function of a module|may call"):
         build(node)
     assert not list(tmp_path.iterdir())
 
