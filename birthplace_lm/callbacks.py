@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 
 from birthplace_lm.durations import duration
 from birthplace_lm.layouts import IGNORE, Batch
+from birthplace_lm.stopping import say
 from birthplace_lm.tokenizer import PAD, CharTokenizer
 
 
@@ -68,7 +69,7 @@ class ProgressLine(pl.Callback):
         if last or now - self._shown >= (self.refresh_seconds if self._live else self.every_seconds):
             self._shown = now
             text = self._line(trainer, pl_module, last)
-            print(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
+            say(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "")
 
     def _line(self, trainer: pl.Trainer, module: Any, last: bool) -> str:
         step, total, plan = trainer.global_step, trainer.max_steps, trainer.datamodule.plan  # type: ignore[attr-defined]
@@ -101,7 +102,7 @@ class DecodedExample(pl.Callback):
             return
         module: Any = pl_module
         text = describe(batch, module.tokenizer)
-        print(text, flush=True)
+        say(text)
         for logger in trainer.loggers:
             if hasattr(logger, "log_text"):
                 logger.log_text("example", text)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from birthplace_lm.stopping import heard
+from birthplace_lm.stopping import heard, say
 from birthplace_lm.storage import DamagedCheckpointError, load_tree, save_tree
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,8 @@ class CheckpointEvery(pl.Callback):
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._signalled is None:
             self._signalled = time.monotonic()
-            print(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once", flush=True)
             self.request()
+            say(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once")
         elif time.monotonic() - self._signalled > _SAME_SIGNAL:
             self._restore_signals()
             signal.raise_signal(number)

@@ -126,7 +126,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         with as_config_errors(f"{stage}.optimizer"):
             build(settings[stage]["optimizer"])(job.adapted(stage, job.model()))
         with as_config_errors(f"{stage}.schedule"):
-            build(settings[stage]["schedule"])(0.0, 1.0)
+            schedule = build(settings[stage]["schedule"])
+            [float(schedule(seen, 1e12)) for seen in (0.0, 1e12)]  # at the first position and at the last of many
         job.distillation(stage)
     return replace(job, steps=steps)
 

@@ -39,16 +39,16 @@ def evaluate(
     """Answer dev and test with every trained model of a run, score dev, compare with what needs no model.
 
     Writes predictions/, metrics.json and, with what `knowledge` measures, knowledge.json; prints the table and six
-    lines; mirrors are told the same. Test has no answers, so it gets no figure. predictions/ holds what was asked; the
-    inquiry's other settings are for the card alone.
+    lines; mirrors are told the same, and then metrics.json says which stages are scored. Test has no answers, so it has
+    no figure. predictions/ holds what was asked; the inquiry's other settings are for the card alone.
     """
     inquiry = inquiry or Inquiry()
     dev, test = spread(corpus.dev, inquiry.at_most), spread(corpus.test, inquiry.at_most)
     rows = {}
     for name, predictions in baseline_rows(corpus.train, dev).items():
         rows[name] = {"dev": score(predictions, dev)}
-    stages = [name for name in ("finetune_only", "finetune") if folder.stage(name).finished] or [folder.final_stage()]
-    main, metrics = folder.final_stage(), dict[str, Any]()
+    stages, main = folder.answering_stages(), folder.final_stage()
+    metrics: dict[str, Any] = {"scored": []}
     for stage in stages:
         prefix = "" if stage == main else f"{stage}."
         model = folder.load_model(stage)
@@ -68,7 +68,7 @@ def evaluate(
     card = judge(folder, corpus, inquiry)
     tell_scores(loggers, folder, metrics, card)
     show_pictures(loggers, folder, dev)
-    return metrics
+    return folder.update_metrics(scored=stages)
 
 
 def evaluate_on_dev(folder: RunFolder, corpus: Corpus, inquiry: Inquiry) -> None:

@@ -84,7 +84,7 @@ def _lead(job: Job, group: Group, callbacks: Sequence[pl.Callback]) -> bool:
         with job.folder.errors_noted(), group.failing_together(), _mirrors(job) as mirrors:
             trained = any([_train(job, group, stage, callbacks, mirrors) for stage in job.steps])
             if "evaluate" in job.settings["stages"]:
-                mirrored = not trained and "rows" in job.folder.metrics()  # told once, not again by every repetition
+                mirrored = not trained and job.folder.is_scored()  # told once, not again by every repetition
                 _evaluate(job, [] if mirrored else mirrors)
     return trained
 
@@ -164,7 +164,8 @@ def _mirrors(job: Job) -> Iterator[list[Mirror]]:
     session = read_json(job.folder.root / "provenance.json")["sessions"][0]
     stages = [stage for stage in STAGES if stage in job.steps or job.folder.stage(stage).finished]
     choices = job.settings["choices"]
-    labels = labels_of(job.folder.root, of_the_run(job.settings), choices, stages, job.steps, session)
+    steps = {stage: job.steps.get(stage) or job.folder.stage(stage).facts()["steps"] for stage in stages}
+    labels = labels_of(job.folder.root, of_the_run(job.settings), choices, stages, steps, session)
     with as_config_errors("logger"):
         mirrors = [build(node)(labels=labels) for node in (job.settings["logger"] or {}).values()]
     status = "failed"

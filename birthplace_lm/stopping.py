@@ -1,6 +1,7 @@
 """Stopping before the end, and which signals ask for it; without torch: who starts ranks hears them too."""
 
 import signal
+from contextlib import suppress
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last is a cluster's word that time is running out
 
@@ -9,6 +10,12 @@ def heard() -> list[int]:
     """Their numbers, without those that this process was told to ignore, as nohup has it for SIGHUP."""
     numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print what nobody needs: to a terminal that was closed it is lost, and is no reason to lose the training too."""
+    with suppress(OSError):
+        print(text, end=end, flush=True)
 
 
 class UnfinishedError(RuntimeError):

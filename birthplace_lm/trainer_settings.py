@@ -26,7 +26,6 @@ _DECIDED: dict[str, tuple[Any, str]] = {
     "overfit_batches": (0.0, "debug=overfit learns a few questions by heart"),
     "plugins": (None, "precision=… and strategies follow from trainer=cpu, cpu_bf16, gpu or ddp"),
     "reload_dataloaders_every_n_epochs": (0, _LENGTH),
-    "strategy": (None, "trainer=ddp trains in several processes"),
     "use_distributed_sampler": (False, "every process takes its share of each batch already"),
     "val_check_interval": (None, "validations=… of a stage says how often it is asked"),
 }

@@ -83,6 +83,28 @@ def test_every_model_can_be_measured(name: str) -> None:
     assert model.max_length == 128 and len(model.blocks) >= 3
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["peers", "--attention", "vanilla"], "peers does not read --attention: that is for training, gpu, jobs"),
+        (["gpu", "--apart"], "gpu does not read --apart: that is for training"),
+        (["training", "--seconds", "3"], "training does not read --seconds: that is for jobs"),
+        (["attention", "--start-from", "RUN"], "attention does not read --start-from"),
+        (["attention", "--lengths", "0"], "--lengths: at least 1, not 0"),
+        (["attention", "--tokens", "0"], "--tokens: at least 1, not 0"),
+        (["training", "--questions", "-3"], "--questions: at least 0, not -3"),
+        (["facts", "--attention", "nonsense"], "there is no attention nonsense: choose from additive"),
+        (["jobs", "--threads", "2", "--data", "/nowhere"], "error: /nowhere"),
+    ],
+)
+def test_what_a_measure_does_not_read_is_refused(
+    asked: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(asked)
+    assert told in capsys.readouterr().err
+
+
 def test_a_name_that_is_none_is_told_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["attention", "--attention", "psychic"])

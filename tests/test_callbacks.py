@@ -1,7 +1,9 @@
 """What a fit says: progress lines where there is no terminal, one rewritten line where there is one, one example."""
 
 import re
+import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytorch_lightning as pl
 
 from birthplace_lm import callbacks
 from birthplace_lm.callbacks import DecodedExample, ProgressLine
+from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.durations import duration
 from tests.test_lightning_modules import fit, learner, pretraining
 
@@ -28,6 +31,25 @@ def test_without_a_terminal_every_line_stands_alone(capsys: pytest.CaptureFixtur
     fit(learner(), pretraining(), 4, ProgressLine(every_seconds=1000))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrain  step")]
     assert len(lines) == 1 and " 4/4 " in lines[0]  # the last step is always told
+
+
+def test_a_terminal_that_was_closed_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is written to it then is an error, and the signal of that comes just at that moment."""
+
+    class Closed:
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+        def flush(self) -> None: ...
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    fit(learner(), pretraining(), 3, ProgressLine(every_seconds=0), DecodedExample())
+    saver = CheckpointEvery(Path("nowhere"))
+    saver._on_signal(signal.SIGHUP, None)
+    assert saver._requested
 
 
 def test_in_a_terminal_one_line_is_rewritten(

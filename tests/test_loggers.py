@@ -66,6 +66,18 @@ def test_tensorboard_holds_curves_texts_and_pictures(tmp_path: Path, picture: Pa
     assert list((tmp_path / "evaluate" / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_a_tensorboard_that_cannot_be_written_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "finetune").write_text("a file where the folder should be")
+    logger = TensorBoardMirror(tmp_path).stage("finetune", 0)
+    logger.log_metrics({"train/loss": 0.5}, 1)
+    logger.log_text("example", "text")
+    logger.summarize({"loss": 0.5})
+    logger.save()
+    logger.finalize("success")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("tensorboard: ") and line.endswith("; the run goes on without it")
+
+
 def test_tensorboard_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboard"):

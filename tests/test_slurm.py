@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,13 +21,13 @@ import pytorch_lightning as pl
 
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import slurm_queue
-from birthplace_lm.cli.slurm_batch import RUNNING, script
+from birthplace_lm.cli.slurm_batch import RUNNING, check_wishes, script
 from birthplace_lm.cli.slurm_queue import SlurmError, states, submit
 from birthplace_lm.composing import ConfigError, plain
 from tests import one_node_slurm
 from tests.helpers import CONFIGS
 from tests.test_configs import composed
-from tests.test_stages import TINY
+from tests.test_stages import TINY, tiny_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, "-m", "birthplace_lm"]
@@ -198,6 +199,52 @@ def test_a_job_whose_data_only_the_nodes_see_is_sent_all_the_same(tmp_path: Path
         task.look({**plain(composed(*TINY, f"paths.runs={tmp_path}", *source)), "choices": {}}, ())
         assert (task.base / "3.yaml").is_file() is sent and ("error" in task.row) is not sent and task.run is None
         (task.base / "3.yaml").unlink(missing_ok=True)
+
+
+def test_a_folder_of_another_run_is_no_finished_job(tmp_path: Path) -> None:
+    from birthplace_lm.cli.slurm_tasks import Task
+
+    tiny_run(tmp_path, "name=mine")
+    for seed, status in ((0, "skipped"), (7, "failed")):
+        overrides = ["name=mine", f"seed={seed}", f"paths.runs={tmp_path}"]
+        task = Task(3, overrides, tmp_path / "base")
+        task.look({**plain(composed(*TINY, *overrides)), "choices": {"attention": "vanilla"}}, ())
+        assert task.row["status"] == status
+    assert "holds another run" in task.row["error"] and "seed: 7 here, 0 there" in task.row["error"]
+
+
+def test_the_last_word_of_a_job_that_was_queued_again_is_waited_for(tmp_path: Path) -> None:
+    """Another machine writes it, and it may come to be seen here after Slurm knows that the job is through."""
+    from birthplace_lm.cli.slurm_tasks import Task
+
+    record = tmp_path / "3.jsonl"
+    record.write_text(json.dumps({"status": "interrupted", "minutes": 1.0, "error": "x"}) + "\n")
+    task = Task(3, ["seed=3"], tmp_path, state="COMPLETED")
+    late = Timer(0.5, lambda: record.open("a").write(json.dumps({"status": "done", "minutes": 2.0}) + "\n"))
+    late.start()
+    task.close()
+    late.join()
+    assert task.row == {"overrides": ["seed=3"], "status": "done", "minutes": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"before": "module load cuda"}, r"before is 'module load cuda': a list of shell lines"),
+        ({"before": [3]}, r"before is \[3\]"),
+        ({"requeues": "often"}, "requeues is often: a whole number"),
+        ({"warning_seconds": 0}, "warning_seconds is 0: a whole number is needed, 1 or more"),
+        ({"parallel": 0}, "parallel is 0"),
+        ({"poll_seconds": None}, "poll_seconds is None: a number above 0"),
+    ],
+)
+def test_wishes_are_looked_at_before_anything_is_submitted(wish: dict[str, Any], told: str) -> None:
+    fine: dict[str, Any] = {
+        "before": ["module load cuda"], "parallel": None, "requeues": 3, "warning_seconds": 90, "poll_seconds": 0.5,
+    }  # fmt: skip
+    check_wishes(**fine)
+    with pytest.raises(ConfigError, match=told):
+        check_wishes(**{**fine, **wish})
 
 
 def test_without_slurm_one_line_says_so(tmp_path: Path) -> None:

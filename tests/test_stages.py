@@ -14,6 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from birthplace_lm import scoring, stages
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import ask, evaluate
 from birthplace_lm.composing import ConfigError
@@ -152,9 +153,9 @@ def test_weights_that_may_know_the_answers_are_no_start(finished: RunFolder, tmp
     """They learned from questions about other people of the same world; another split may ask about these."""
     start = (f"init_from={finished.root}", "stages=[finetune,evaluate]")
     for other in ("held_out_share=0.5", "data.people=31", "data.hold_out_people=2"):
-        for stages in ("stages=[finetune,evaluate]", "stages=[finetune]"):  # it may be asked to evaluate later
+        for wanted in ("stages=[finetune,evaluate]", "stages=[finetune]"):  # it may be asked to evaluate later
             with pytest.raises(ConfigError, match="learnt from questions about other people, or another split"):
-                tiny_run(tmp_path, *start, stages, other)
+                tiny_run(tmp_path, *start, wanted, other)
     silent = ("pretrain.question_share=0", "pretrain.epochs=1", "stages=[pretrain]")
     second = tiny_run(tmp_path, f"init_from={finished.root}", *silent)  # what its own source knew it may know, too
     with pytest.raises(ConfigError, match="learnt from questions about other people"):
@@ -222,7 +223,6 @@ def test_tuning_asks_held_out_train_people_and_never_dev(tmp_path: Path) -> None
         ("trainer.barebones=true", "barebones=True is not to be set"),
         ("trainer.overfit_batches=1", "overfit_batches=1 is not to be set: debug=overfit"),
         ("trainer.enable_checkpointing=true", "enable_checkpointing=True is not to be set"),
-        ("+trainer.strategy=ddp", "strategy=ddp is not to be set: trainer=ddp"),
         ("pretrain.question_share=1.5", "question_share is a share"),
         ("model.n_heads=3", "3 heads do not divide the width 16"),
         ("model.block_size=24", "the block has 24|do not fit"),
@@ -283,6 +283,36 @@ def test_mirrors_are_written(logger: str, tmp_path: Path, monkeypatch: pytest.Mo
     tiny_run(tmp_path, "stages=[finetune,evaluate]", f"logger={logger}", "wandb.mode=offline")
     again = [path for path in folder.root.rglob("*") if path.suffix == ".wandb" or "tfevents" in path.name]
     assert set(again) <= set(files)  # the mirrors are not told again what they know
+
+
+def test_a_run_that_ended_before_it_was_judged_is_judged_and_mirrored_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(scoring, "judge", interrupted)
+        tiny_run(tmp_path, "logger=tensorboard")
+    (root,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    folder = RunFolder(root)
+    assert "rows" in folder.metrics() and not folder.is_scored()
+    told: list[Any] = []
+    monkeypatch.setattr(scoring, "tell_scores", lambda loggers, *_: told.extend(loggers))
+    tiny_run(tmp_path, "logger=tensorboard")
+    assert folder.is_scored() and (root / "knowledge.json").is_file() and len(told) == 1
+    tiny_run(tmp_path, "logger=tensorboard")
+    assert len(told) == 1  # once, not again by every repetition
+
+
+def test_mirrors_are_told_the_steps_of_all_stages_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those that an earlier command trained: the rows of what follows come behind theirs."""
+    tiny_run(tmp_path, "stages=[pretrain]")
+    seen: list[Any] = []
+    monkeypatch.setattr(stages, "labels_of", lambda *arguments: seen.append(arguments[3:5]))
+    tiny_run(tmp_path, "stages=[finetune,evaluate]", "logger=csv")
+    ((names, steps),) = seen
+    assert names == ["pretrain", "finetune"] and list(steps) == names and min(steps.values()) > 0
 
 
 def test_evaluating_before_training_says_so(tmp_path: Path) -> None:

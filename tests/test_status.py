@@ -38,7 +38,7 @@ def done(root: Path, name: str) -> Path:
     config.write_text(config.read_text() + "stages: [pretrain, evaluate]\n")
     (folder / "pretrain" / "weights.safetensors").touch()
     metrics = json.loads((folder / "metrics.json").read_text())
-    (folder / "metrics.json").write_text(json.dumps(metrics | {"rows": {}}))
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"rows": {}, "scored": ["pretrain"]}))
     return folder
 
 
@@ -86,6 +86,18 @@ def test_trained_but_not_scored_is_not_finished(tmp_path: Path) -> None:
     (done(tmp_path, "a") / "metrics.json").unlink()
     run = only(tmp_path)
     assert (run.state, run.stage, run.exact_match) == ("interrupted", "evaluate", None)
+
+
+def test_answered_but_not_judged_is_not_finished(tmp_path: Path) -> None:
+    """The card and the mirrors come last; of a run without a word on that, as earlier versions left it, the card."""
+    folder = done(tmp_path, "a")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    cases = ((["pretrain"], 0, "finished"), ([], 1, "interrupted"), (None, 0, "interrupted"), (None, 1, "finished"))
+    for told, card, state in cases:
+        metrics = {key: value for key, value in metrics.items() if key != "scored"}
+        (folder / "metrics.json").write_text(json.dumps(metrics if told is None else metrics | {"scored": told}))
+        (folder / "knowledge.json").write_text("{}") if card else (folder / "knowledge.json").unlink(missing_ok=True)
+        assert only(tmp_path).state == state
 
 
 def test_stages_that_a_later_command_added_count(tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ from typing import Any
 READY = "ready"
 
 
+class EndedError(ValueError):
+    """A process that ended before it had measured anything; what it says of that is on standard error."""
+
+
 class OwnProcess:
     """A command that says `ready` when it has warmed up, and answers every line of input by a line of JSON."""
 
@@ -22,12 +26,12 @@ class OwnProcess:
         )  # fmt: skip
 
     def wait_until_ready(self) -> None:
-        """Raises RuntimeError when it ends instead; its own message is on standard error by then."""
+        """Raises EndedError when it ends instead; its own message is on standard error by then."""
         assert self._process.stdout
         for line in self._process.stdout:
             if line.strip() == READY:
                 return
-        raise RuntimeError(f"{' '.join(self.command)} ended with status {self._process.wait()} before it was ready")
+        raise EndedError(f"{' '.join(self.command)} ended with status {self._process.wait()} before it was ready")
 
     def go(self) -> None:
         """Let it begin; one that has ended meanwhile says so in its report."""
@@ -36,12 +40,12 @@ class OwnProcess:
             os.write(self._process.stdin.fileno(), b"\n")  # unbuffered: nothing is left to be written on closing
 
     def report(self) -> dict[str, Any]:
-        """What it found out since it was let go; RuntimeError when it ends without a word."""
+        """What it found out since it was let go; EndedError when it ends without a word."""
         assert self._process.stdout
         for line in self._process.stdout:
             if line.startswith("{"):  # libraries talk, too
                 return json.loads(line)
-        raise RuntimeError(f"{' '.join(self.command)} ended with status {self._process.wait()}")
+        raise EndedError(f"{' '.join(self.command)} ended with status {self._process.wait()}")
 
     def end(self) -> None:
         """Stop it where it stands, if it has not ended."""

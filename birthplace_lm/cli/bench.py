@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.what in ("training", "gpu", "jobs") and len(options.attention or ()) > 1:
         parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
+    for name, measures in _READ_BY.items():
+        if getattr(options, name) != parser.get_default(name) and options.what not in measures:
+            parser.error(f"{options.what} does not read --{name.replace('_', '-')}: that is for {', '.join(measures)}")
     if options.start_from and (options.model or options.attention or options.dropout is not None):
         parser.error("--start-from takes the model of the run: leave --model, --attention and --dropout out")
     options.model = options.model or "cs224n"
@@ -51,6 +54,17 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]]
 }
 
 
+_STEPS = ("training", "gpu", "jobs")
+_READ_BY = {  # which measures read an option; the others are read by all
+    "attention": (*_STEPS, "attention", "facts"),
+    **dict.fromkeys(("data", "model", "start_from", "dropout", "batch_size", "steps"), _STEPS),
+    **dict.fromkeys(("ways", "memory", "apart", "profile", "questions"), ("training",)),
+    "seconds": ("jobs",),
+    **dict.fromkeys(("lengths", "patience", "tokens"), ("attention",)),
+    **dict.fromkeys(("only", "lookup", "folder"), ("facts",)),
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="birthplace-bench", description=main.__doc__)
     parser.add_argument("what", nargs="?", default="training", choices=list(_MEASURES), help="(default: training)")
@@ -58,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attention",
         nargs="+",
         metavar="NAME",
-        help="files of configs/attention (training, gpu, jobs: vanilla, else all)",
+        help="files of configs/attention (training, gpu, jobs: one, by default vanilla; attention, facts: all)",
     )
     parser.add_argument("--repetitions", type=_positive, default=5, metavar="N", help="of each, in turn (default: 5)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="of a process (default: as torch has them)")
@@ -70,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    training = parser.add_argument_group("training, gpu and jobs")
+    training = parser.add_argument_group("training, gpu and jobs (some as they say for one of them)")
     training.add_argument("--data", metavar="FOLDER", help="the four files (default: an invented world)")
     training.add_argument("--model", help="a file of configs/model (default: cs224n)")
     training.add_argument(
@@ -80,29 +94,44 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--batch-size", type=_positive, default=128, metavar="N")
     training.add_argument("--steps", type=_positive, default=4, metavar="N", help="a repetition (default: 4)")
     training.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"some of {', '.join(WAYS)}"
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=list(WAYS),
+        metavar="WAY",
+        help=f"training: some of {', '.join(WAYS)}",
     )
     training.add_argument(
-        "--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory, a process a way"
+        "--memory", action=argparse.BooleanOptionalAction, default=True, help="training: peak memory, a process a way"
     )
     training.add_argument(
-        "--apart", action="store_true", help="a process a way, and only ours set up as birthplace-train sets up its own"
+        "--apart",
+        action="store_true",
+        help="training: a process a way, and only ours set up as birthplace-train sets up its own",
     )
-    training.add_argument("--profile", type=Path, metavar="FILE", help="write where the time of a step goes")
+    training.add_argument("--profile", type=Path, metavar="FILE", help="training: write where a step's time goes")
     training.add_argument(
-        "--questions", type=int, default=500, metavar="N", help="to decode, by a new model (default: 500)"
+        "--questions",
+        type=_natural,
+        default=500,
+        metavar="N",
+        help="training: to decode, by a new model (default: 500)",
     )
-    training.add_argument("--seconds", type=float, default=20.0, metavar="S", help="a turn of jobs (default: 20)")
+    training.add_argument("--seconds", type=float, default=20.0, metavar="S", help="jobs: a turn (default: 20)")
 
 
 def _add_layers(parser: argparse.ArgumentParser) -> None:
     attention = parser.add_argument_group("attention")
     lengths = [128, 256, 512, 1024, 2048, 4096]
-    attention.add_argument("--lengths", nargs="+", type=int, default=lengths, metavar="T", help="(default: 128 … 4096)")
+    attention.add_argument(
+        "--lengths", nargs="+", type=_positive, default=lengths, metavar="T", help="(default: 128 … 4096)"
+    )
     attention.add_argument(
         "--patience", type=float, default=20.0, metavar="SECONDS", help="after which a variant is repeated no more"
     )
-    attention.add_argument("--tokens", type=int, default=4096, metavar="N", help="a batch at any T (default: 4096)")
+    attention.add_argument(
+        "--tokens", type=_positive, default=4096, metavar="N", help="a batch at any T (default: 4096)"
+    )
     facts = parser.add_argument_group("facts")
     facts.add_argument(
         "--only", type=_columns, default=COLUMNS, metavar="A,B", help=f"these columns anew: {','.join(COLUMNS)}"
@@ -120,9 +149,13 @@ def _set_threads(wanted: int | None) -> int:
 
 
 def _positive(text: str) -> int:
+    return _natural(text, least=1)
+
+
+def _natural(text: str, least: int = 0) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"at least {least}, not {number}")
     return number
 
 

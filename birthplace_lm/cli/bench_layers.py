@@ -53,7 +53,7 @@ def facts(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     where = options.folder or facts.folder()
     models = {name: model_of(name, "cs224n") for name in variants(argparse.Namespace(attention=None))}
-    chosen = {name: models[name] for name in options.attention or models}
+    chosen = {name: models[name] for name in variants(options)}
     before = facts.read(where / "facts.json")
     documents = World(people=2937).corpus().documents if "speed" in options.only else ()
     made = facts.regenerate(chosen, options.only, before, documents, options.lookup, options.repetitions)

@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 def variants(options: argparse.Namespace) -> list[str]:
     """The names that were asked for, or all of configs/attention."""
-    from birthplace_lm.composing import config_folder
+    from birthplace_lm.composing import ConfigError, config_folder
 
-    return options.attention or sorted(path.stem for path in (config_folder() / "attention").glob("*.yaml"))
+    known = sorted(path.stem for path in (config_folder() / "attention").glob("*.yaml"))
+    if unknown := sorted({*(options.attention or ())} - {*known}):
+        raise ConfigError(f"there is no attention {', '.join(unknown)}: choose from {', '.join(known)}")
+    return options.attention or known
 
 
 def config(group: str, name: str) -> Any:

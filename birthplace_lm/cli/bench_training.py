@@ -69,11 +69,12 @@ def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from birthplace_lm.benchmarks import side_by_side
     from birthplace_lm.sources import sha256_of_corpus
 
+    material(options, corpus := corpus_of(options))  # what cannot be trained is told here, not by each process
     command = [*_own_process(options, "this package, bare"), "--seconds", str(options.seconds)]
     figures = side_by_side.compare(command, options.threads, options.repetitions)
     told = side_by_side.text(figures)
     print(told, end="")
-    where = machine(sha256_of_corpus(corpus_of(options)))
+    where = machine(sha256_of_corpus(corpus))
     return {**where, "jobs": figures}, "".join(f"    {line}\n" for line in told.splitlines())
 
 
@@ -117,20 +118,11 @@ def _where_they_run(
 ) -> "Iterator[Callable[[str], tuple[float, int]] | None]":
     """Here, or each apart in a process that only this package's ways set up as they set up theirs."""
     from birthplace_lm.benchmarks.own_process import by_turns
-    from birthplace_lm.benchmarks.training import is_this_package
 
     if not options.apart:
         yield None
         return
-    commands = {
-        name: [
-            *_own_process(options, name),
-            "--threads",
-            str(options.threads),
-            *([] if is_this_package(name) else ["--plain"]),
-        ]
-        for name in ways
-    }
+    commands = {name: [*_own_process(options, name, apart=True), "--threads", str(options.threads)] for name in ways}
     with by_turns(commands, options.threads) as turns:
 
         def timed(name: str) -> tuple[float, int]:
@@ -155,26 +147,29 @@ def _matmul_rate(model: "Transformer", recording: "Recording") -> Any:
     return MatmulRate(model, [min(rows), max(rows)])
 
 
-def _own_process(options: argparse.Namespace, name: str) -> list[str]:
-    """The command that trains one way in a process of its own."""
+def _own_process(options: argparse.Namespace, name: str, apart: bool = False) -> list[str]:
+    """The command that trains one way in a process of its own; apart, only this package's is set up as it does."""
+    from birthplace_lm.benchmarks.training import is_this_package
+
     command = [sys.executable, "-m", "birthplace_lm.cli.bench_way", name, "--model", options.model]
     command += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
     command += ["--attention", (options.attention or ["vanilla"])[0]]
     command += ["--data", options.data] if options.data else []
     command += ["--start-from", str(options.start_from)] if options.start_from else []
+    command += ["--plain"] if apart and not is_this_package(name) else []
     return command if options.dropout is None else [*command, "--dropout", str(options.dropout)]
 
 
 def _memory(names: Iterable[str], options: argparse.Namespace) -> dict[str, dict[str, int]]:
     """Bytes before and at the peak of one run of each way, each in a process of its own; what fails is told."""
-    from birthplace_lm.benchmarks.own_process import at_once
+    from birthplace_lm.benchmarks.own_process import EndedError, at_once
 
     found: dict[str, dict[str, int]] = {}
     for name in names if options.memory else ():
-        command = [*_own_process(options, name), "--threads", str(options.threads)]
+        command = [*_own_process(options, name, options.apart), "--threads", str(options.threads)]
         try:
             (found[name],) = at_once([command], options.threads)
-        except RuntimeError as error:
+        except EndedError as error:
             print(f"memory of {name} was not measured: {error}", flush=True)
     return found
 
@@ -184,6 +179,7 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
         return
     from birthplace_lm.benchmarks import profiling, training
     from birthplace_lm.benchmarks.ways.bare import Bare
+    from birthplace_lm.replacing import replace_file
 
     way = training.make(training.BARE, model, recording)
     assert isinstance(way, Bare)
@@ -192,7 +188,7 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
         f"Where the time of a training step goes: {which}, {options.batch_size} examples, "
         f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     )
-    options.profile.write_text(profiling.markdown(profiling.profile_step(way), heading), encoding="utf-8")
+    replace_file(options.profile, profiling.markdown(profiling.profile_step(way), heading))
 
 
 def _decoding(options: argparse.Namespace, corpus: "Corpus") -> dict[str, Any] | None:

@@ -17,11 +17,13 @@ from birthplace_lm.cli.bench_training import corpus_of, material
 def main(arguments: list[str] | None = None) -> None:
     """Train for so many seconds at every line of input, at least once for all steps."""
     options = _parser().parse_args(arguments)
+    from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.process import KEPT_PRODUCTS, set_up_process
 
     if options.plain:
         os.environ.pop(KEPT_PRODUCTS, None)  # birthplace-bench has set it for itself
-    with nullcontext() if options.plain else set_up_process():
+    with in_plain_words(), as_config_errors(options.name), nullcontext() if options.plain else set_up_process():
         _train(options)
 
 

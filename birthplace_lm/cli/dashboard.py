@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _stop(f"birthplace-dashboard needs wandb-workspaces (no module {error.name}): pip install wandb-workspaces")
     except Exception as error:
+        if options.json and isinstance(error, OSError):
+            _stop(f"{options.json} cannot be written: {error}")
         from birthplace_lm.loggers.wandb_rows import starred
 
         lines = starred(str(error)).splitlines() or [type(error).__name__]

@@ -23,7 +23,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from birthplace_lm.cli.slurm_batch import ranges, script
+from birthplace_lm.cli.slurm_batch import check_wishes, ranges, script
 from birthplace_lm.cli.slurm_queue import ENDED, SlurmError, check_there, states, submit
 from birthplace_lm.cli.sweeps import RECORD, add_row
 
@@ -49,7 +49,7 @@ class SlurmSweep(Launcher):
         warning_seconds: int,
         poll_seconds: float,
     ) -> None:
-        self.sbatch, self.before = dict(sbatch), list(before)
+        self.sbatch, self.before = dict(sbatch), before
         self.parallel, self.requeues = parallel, requeues
         self.warning_seconds, self.poll_seconds = warning_seconds, poll_seconds
 
@@ -73,6 +73,7 @@ class SlurmSweep(Launcher):
     def _launch(self, job_overrides: list[list[str]], first: int) -> None:
         from birthplace_lm.cli.slurm_tasks import Task, left_behind
 
+        check_wishes(self.before, self.parallel, self.requeues, self.warning_seconds, self.poll_seconds)
         folder = Path(os.environ[RECORD]).with_suffix("")
         if first:  # of a sweep in batches: each has a folder of its own
             folder = folder.with_name(f"{folder.name}-{first}")

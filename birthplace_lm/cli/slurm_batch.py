@@ -38,6 +38,20 @@ exit "$status"
 _OURS = ("array", "chdir", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "wrap")
 
 
+def check_wishes(before: Any, parallel: Any, requeues: Any, warning_seconds: Any, poll_seconds: Any) -> None:
+    """Raise ConfigError for a setting of the launcher that would make a script of nonsense, or stop the watching."""
+    if isinstance(before, str) or not all(isinstance(line, str) for line in before):
+        raise ConfigError(f"hydra.launcher.before is {before!r}: a list of shell lines is needed, ['module load cuda']")
+    numbers = {"requeues": (requeues, 0), "warning_seconds": (warning_seconds, 1)}
+    if parallel is not None:
+        numbers["parallel"] = (parallel, 1)
+    for name, (value, least) in numbers.items():
+        if type(value) is not int or value < least:
+            raise ConfigError(f"hydra.launcher.{name} is {value}: a whole number is needed, {least} or more")
+    if not isinstance(poll_seconds, int | float) or isinstance(poll_seconds, bool) or poll_seconds <= 0:
+        raise ConfigError(f"hydra.launcher.poll_seconds is {poll_seconds}: a number above 0 is needed")
+
+
 def script(
     folder: Path,
     tasks: Sequence[int],

@@ -11,7 +11,7 @@ from typing import Any
 from birthplace_lm.cli.slurm_queue import waiting_or_running
 from birthplace_lm.composing import save_config
 from birthplace_lm.corpus import MissingCorpusError
-from birthplace_lm.jobs import prepare
+from birthplace_lm.jobs import check_same_run, prepare
 from birthplace_lm.provenance import provenance
 from birthplace_lm.report.progress import status
 from birthplace_lm.runs import RunFolder, read_json, write_json
@@ -41,6 +41,7 @@ class Task:
         row = {"overrides": self.overrides, "minutes": 0.0}
         try:
             job = prepare(settings, chosen)
+            check_same_run(job)
         except MissingCorpusError:  # perhaps only the nodes see the data
             pass
         except (ValueError, OSError) as error:  # ConfigError and CorpusError among them
@@ -49,7 +50,7 @@ class Task:
         else:
             self.run = job.folder.root.resolve()
             metrics = job.folder.metrics()
-            scored = "rows" in metrics or "evaluate" not in settings["stages"]
+            scored = "evaluate" not in settings["stages"] or job.folder.is_scored()
             if scored and all(job.folder.stage(stage).finished for stage in job.steps):
                 share = metrics.get("dev", {}).get("exact_match")
                 self.row = {**row, "status": "skipped", "folder": str(job.folder.root), "exact_match": share}
@@ -66,12 +67,11 @@ class Task:
 
     def close(self) -> None:
         """Make the row from what the job noted of itself; Slurm's state stands for a last word that is missing."""
-        record = self.base / f"{self.number}.jsonl"
         until = time.monotonic() + _LATE
-        while self.state == "COMPLETED" and not record.is_file() and time.monotonic() < until:
+        rows = self._noted()
+        while self.state == "COMPLETED" and not _ended_well(rows) and time.monotonic() < until:
             time.sleep(0.2)
-        text = record.read_text(encoding="utf-8") if record.is_file() else ""
-        rows = [json.loads(line) for line in text.splitlines()]  # one of each time that the job was started
+            rows = self._noted()
         ended = "failed" if self.state in _DIED else "interrupted"
         self.row = rows[-1] if rows else {"status": ended}
         self.row |= {"overrides": self.overrides, "minutes": sum(row["minutes"] for row in rows)}
@@ -80,6 +80,16 @@ class Task:
         if self.row["status"] not in ("done", "skipped"):
             said = f"{self.row['error']}; " if "error" in self.row else ""
             self.row["error"] = f"{said}Slurm: {self.state}; log: {self.base / f'{self.number}.log'}"
+
+    def _noted(self) -> list[dict[str, Any]]:
+        """What the job noted of itself, a row each time that it was started."""
+        record = self.base / f"{self.number}.jsonl"
+        text = record.read_text(encoding="utf-8") if record.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def _ended_well(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(rows) and rows[-1]["status"] in ("done", "skipped")
 
 
 def note_sweep(base: Path, tasks: Sequence[Task], array: str | None) -> None:

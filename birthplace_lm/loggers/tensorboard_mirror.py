@@ -3,7 +3,8 @@
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,39 @@ from birthplace_lm.history import RunLogger
 from birthplace_lm.loggers import JobLabels, Mirror
 
 
+def _harmless(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, at whose first error one line is printed and nothing more is logged: a full disk ends no training."""
+
+    @wraps(method)
+    def guarded(self: "TensorBoard", *args: Any, **kwargs: Any) -> Any:
+        if self.gone:
+            return None
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self.gone = True
+            print(f"tensorboard: {' '.join(str(error).split())}; the run goes on without it", flush=True)
+            return None
+
+    return guarded
+
+
 class TensorBoard(TensorBoardLogger, RunLogger):
     """Lightning's TensorBoard logger that also shows pictures and texts, final figures among them; no tables."""
 
     takes_images = True
+    gone = False
+    log_metrics = _harmless(TensorBoardLogger.log_metrics)
+    log_hyperparams = _harmless(TensorBoardLogger.log_hyperparams)
+    save = _harmless(TensorBoardLogger.save)
+    finalize = _harmless(TensorBoardLogger.finalize)
 
+    @_harmless
     @rank_zero_only
     def log_text(self, name: str, text: str, step: int | None = None) -> None:
         self.experiment.add_text(name, re.sub("^", "    ", text, flags=re.M), step)  # Markdown's code block
 
+    @_harmless
     @rank_zero_only
     def log_image(self, name: str, path: Path) -> None:
         from matplotlib.image import imread

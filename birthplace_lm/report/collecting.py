@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +73,15 @@ class _UnfinishedRunError(Exception):
 
 
 def run_folders(place: Path) -> Iterator[Path]:
-    """The place itself or what lies below it; folders inside a run (mirrors keep a config.yaml of theirs) are none."""
-    found = {path.parent for path in place.rglob("vocabulary.json") if (path.parent / "config.yaml").is_file()}
-    yield from sorted(path for path in found if found.isdisjoint(path.parents))
+    """The place itself or what lies below it; folders inside a run (mirrors keep a config.yaml of theirs) are none.
+
+    What is removed while this looks is passed over.
+    """
+    for folder, folders, files in os.walk(place):
+        folders.sort()
+        if {"vocabulary.json", "config.yaml"} <= set(files):
+            folders.clear()
+            yield Path(folder)
 
 
 def no_runs(place: Path, runs: Sequence[Path]) -> list[str]:

@@ -53,7 +53,7 @@ def status(folder: RunFolder) -> RunStatus:
     wanted = {*read_config(folder)["stages"], *noted.get("stages", ())}
     trained = [stage for stage in STAGES if stage in wanted]
     at = next((stage for stage in trained if not folder.stage(stage).finished), None)
-    scored = "rows" in metrics or "evaluate" not in wanted
+    scored = "evaluate" not in wanted or folder.is_scored()
     share = _number(metrics.get("dev", {}).get("exact_match"))
     error = _error(folder.root / "error.txt")
     if folder.in_use():

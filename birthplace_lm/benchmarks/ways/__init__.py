@@ -22,7 +22,7 @@ class Way(Protocol):
         ...
 
     def run(self, steps: int) -> tuple[float, int]:
-        """(seconds, real characters) of some optimizer steps, always from the first batch on."""
+        """(seconds, real characters) of some optimizer steps, from the first batch on; the textbook loop draws anew."""
         ...
 
 
