@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from birthplace_lm.architecture import build_model
 from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, as_config_errors, build, differences
 from birthplace_lm.corpus import Corpus, CorpusError
@@ -16,7 +17,7 @@ from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
 from birthplace_lm.people import spread
 from birthplace_lm.run_corpus import check_questions, with_held_out
-from birthplace_lm.runs import STAGES, RunFolder, build_model
+from birthplace_lm.runs import STAGES, RunFolder
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
 from birthplace_lm.teachers import check_start, teacher, with_start, with_teachers

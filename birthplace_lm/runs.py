@@ -29,15 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from birthplace_lm.composing import (
-    OF_A_RUN,
-    ConfigError,
-    as_config_errors,
-    build,
-    differences,
-    load_config,
-    save_config,
-)
+from birthplace_lm.architecture import build_model
+from birthplace_lm.composing import ConfigError, as_config_errors, load_config, save_config
 from birthplace_lm.corpus import sha256_of
 from birthplace_lm.provenance import provenance
 from birthplace_lm.replacing import replace_file
@@ -46,7 +39,6 @@ from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 STAGES = ("pretrain", "finetune", "finetune_only")  # those that train, in the order of their run
-ARCHITECTURE = ("model", "attention", "positions")
 
 
 class RunInUseError(RuntimeError):
@@ -223,33 +215,6 @@ def _take(lock: TextIO) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.01)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:
-    """The untrained model that a configuration describes."""
-    attention, positions = (build(config[part], OF_A_RUN) for part in ("attention", "positions"))
-    make = build(config["model"], OF_A_RUN, vocabulary_size=vocabulary_size, attention=attention, positions=positions)
-    try:
-        model: Transformer = make()
-    except ValueError as error:  # parts that do not go together
-        raise ConfigError(str(error)) from error
-    return model
-
-
-def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that weights depend on."""
-    return {key: config[key] for key in ARCHITECTURE}
-
-
-def check_same_architecture(wanted: Mapping[str, Any], found: Mapping[str, Any], source: Path) -> None:
-    """Raise ConfigError with a table of what differs between two configurations' architectures."""
-    rows = differences(architecture(wanted), architecture(found))
-    if rows:
-        table = "\n".join(f"  {key:40} {ours!s:30} {theirs}" for key, ours, theirs in rows)
-        raise ConfigError(
-            f"{source} holds weights of another architecture:\n  {'setting':40} {'asked for':30} in the run\n{table}\n"
-            "leave these settings out to take them from the run"
-        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

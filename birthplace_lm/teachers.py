@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from birthplace_lm.architecture import ARCHITECTURE, check_same_architecture
 from birthplace_lm.composing import ConfigError
-from birthplace_lm.runs import ARCHITECTURE, RunFolder, check_same_architecture
+from birthplace_lm.runs import RunFolder
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 

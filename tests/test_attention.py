@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from birthplace_lm.architecture import build_model
 from birthplace_lm.attention import fused, perceiver
 from birthplace_lm.attention.causal_sums import causal_sums
 from birthplace_lm.attention.differential import DifferentialWeights
@@ -24,7 +25,7 @@ from birthplace_lm.positions.alibi import AlibiPositions
 from birthplace_lm.positions.none import NoPositions
 from birthplace_lm.positions.rotary import RotaryPositions
 from birthplace_lm.positions.sinusoidal import SinusoidalPositions
-from birthplace_lm.runs import RunFolder, build_model, write_json
+from birthplace_lm.runs import RunFolder, write_json
 from birthplace_lm.storage import save_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer

@@ -11,6 +11,7 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor, nn
 
+from birthplace_lm.architecture import build_model
 from birthplace_lm.attention.heads import listened_to
 from birthplace_lm.attention_figure import draw, png
 from birthplace_lm.attention_maps import Reading, UnreadableError, about_the_weights, read, record_weights
@@ -18,7 +19,7 @@ from birthplace_lm.attention_page import TEMPLATE, content_of, page, script_safe
 from birthplace_lm.cli.attention import as_question, file_stem, main
 from birthplace_lm.corpus import Question
 from birthplace_lm.decoding import Answer, answer_questions
-from birthplace_lm.runs import RunFolder, build_model, write_json
+from birthplace_lm.runs import RunFolder, write_json
 from birthplace_lm.storage import save_weights
 from birthplace_lm.tokenizer import MASK, CharTokenizer
 from birthplace_lm.transformer import Transformer

@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from birthplace_lm.architecture import build_model
 from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain
 from birthplace_lm.identity import run_name
-from birthplace_lm.runs import build_model
 from birthplace_lm.world import World
 from tests.helpers import CONFIGS, fits
 

@@ -194,9 +194,13 @@ def test_what_a_job_did_not_note_itself_slurm_tells(
 def test_a_job_whose_data_only_the_nodes_see_is_sent_all_the_same(tmp_path: Path) -> None:
     from birthplace_lm.cli.slurm_tasks import Task
 
-    for source, sent in ((["data=cs224n", "data.dir=/only/on/the/nodes"], True), (["data.people=-1"], False)):
+    of_files = [override for override in TINY if not override.startswith("data.")]
+    for tiny, source, sent in (
+        (of_files, ["data=cs224n", "data.dir=/only/on/the/nodes"], True),
+        (TINY, ["data.people=-1"], False),
+    ):
         task = Task(3, source, tmp_path / "base")
-        task.look({**plain(composed(*TINY, f"paths.runs={tmp_path}", *source)), "choices": {}}, ())
+        task.look({**plain(composed(*tiny, f"paths.runs={tmp_path}", *source)), "choices": {}}, ())
         assert (task.base / "3.yaml").is_file() is sent and ("error" in task.row) is not sent and task.run is None
         (task.base / "3.yaml").unlink(missing_ok=True)
 

@@ -34,7 +34,7 @@ def config(group: str, name: str) -> Any:
 
 def model_of(attention: str, model: str, dropout: float | None = None) -> "Callable[[int], Transformer]":
     """A maker of models with learned positions, given how many characters there are; dropout as its file says or so."""
-    from birthplace_lm.runs import build_model
+    from birthplace_lm.architecture import build_model
 
     parts = {group: config(group, name) for group, name in
              (("model", model), ("attention", attention), ("positions", "learned"))}  # fmt: skip

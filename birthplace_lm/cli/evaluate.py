@@ -10,6 +10,27 @@ def main(arguments: list[str] | None = None) -> None:
 
     That also writes knowledge.json: what the model stores, how well it knows what it knows, what it makes up.
     """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    of_the_card = ("thorough", "at_most", "unknown", "unscored", "dev", "seeds")
+    given = [name.replace("_", "-") for name in of_the_card if getattr(options, name) != parser.get_default(name)]
+    if options.questions and given:
+        parser.error(f"--questions answers the file and nothing else: leave away --{', --'.join(given)}")
+    if options.out and not options.questions:
+        parser.error("--out is where the answers to --questions go: give both")
+    if options.questions and options.data:
+        parser.error("--data says where the people of a run lie, and --questions answers a file: leave one away")
+    if options.unscored is not None and not options.thorough:
+        parser.error("--unscored says which places --thorough scores: give both")
+
+    from birthplace_lm.cli.errors import in_plain_words
+    from birthplace_lm.process import set_up_process
+
+    with in_plain_words(), set_up_process():
+        _answer_file(options) if options.questions else _score_again(options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="birthplace-evaluate", description=main.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, TAB and answer if known")
@@ -52,23 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="RUN",
         help="runs that differ by their seed alone: how many of them give the same answer is one more signal",
     )
-    options = parser.parse_args(arguments)
-    of_the_card = ("thorough", "at_most", "unknown", "unscored", "dev", "seeds")
-    given = [name.replace("_", "-") for name in of_the_card if getattr(options, name) != parser.get_default(name)]
-    if options.questions and given:
-        parser.error(f"--questions answers the file and nothing else: leave away --{', --'.join(given)}")
-    if options.out and not options.questions:
-        parser.error("--out is where the answers to --questions go: give both")
-    if options.questions and options.data:
-        parser.error("--data says where the people of a run lie, and --questions answers a file: leave one away")
-    if options.unscored is not None and not options.thorough:
-        parser.error("--unscored says which places --thorough scores: give both")
-
-    from birthplace_lm.cli.errors import in_plain_words
-    from birthplace_lm.process import set_up_process
-
-    with in_plain_words(), set_up_process():
-        _answer_file(options) if options.questions else _score_again(options)
+    return parser
 
 
 def _score_again(options: argparse.Namespace) -> None:
