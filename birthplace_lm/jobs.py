@@ -128,7 +128,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
             build(settings[stage]["optimizer"])(job.adapted(stage, job.model()))
         with as_config_errors(f"{stage}.schedule"):
             schedule = build(settings[stage]["schedule"])
-            [float(schedule(seen, 1e12)) for seen in (0.0, 1e12)]  # at the first position and at the last of many
+            for seen in (0.0, 1e12):  # at the first position and at the last of many
+                float(schedule(seen, 1e12))
         job.distillation(stage)
     return replace(job, steps=steps)
 
