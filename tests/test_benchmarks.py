@@ -93,7 +93,7 @@ def test_every_model_can_be_measured(name: str) -> None:
         (["attention", "--lengths", "0"], "--lengths: at least 1, not 0"),
         (["attention", "--tokens", "0"], "--tokens: at least 1, not 0"),
         (["training", "--questions", "-3"], "--questions: at least 0, not -3"),
-        (["facts", "--attention", "nonsense"], "there is no attention nonsense: choose from additive"),
+        (["facts", "--attention", "nonsense"], "there is no attention 'nonsense': choose from additive"),
         (["jobs", "--threads", "2", "--data", "/nowhere"], "error: /nowhere"),
     ],
 )

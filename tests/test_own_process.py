@@ -9,7 +9,7 @@ import time
 import pytest
 
 from birthplace_lm.benchmarks import memory, side_by_side
-from birthplace_lm.benchmarks.own_process import at_once, by_turns
+from birthplace_lm.benchmarks.own_process import EndedError, at_once, by_turns
 
 MEBIBYTE = 2**20
 
@@ -110,6 +110,6 @@ def test_one_thread_is_nothing_to_compare() -> None:
 def test_one_that_fails_is_told_and_the_others_are_ended(code: str, told: str) -> None:
     waiting = "import time; time.sleep(0.5); print('ready', flush=True); input(); time.sleep(60)"
     begin = time.monotonic()
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(EndedError, match=told):
         at_once([[sys.executable, "-c", code], [sys.executable, "-c", waiting]], threads=1)
     assert time.monotonic() - begin < 30

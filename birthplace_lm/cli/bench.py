@@ -32,11 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     options.model = options.model or "cs224n"
     from birthplace_lm.cli.errors import in_plain_words
     from birthplace_lm.composing import as_config_errors
+    from birthplace_lm.corpus import CorpusError
     from birthplace_lm.process import set_up_process
     from birthplace_lm.replacing import replace_file
 
     options.threads = _set_threads(options.threads)
-    with in_plain_words(), as_config_errors(options.what), set_up_process():  # as birthplace-train, for all compared
+    told_as_they_are = as_config_errors(options.what, but=(CorpusError,))
+    with in_plain_words(), told_as_they_are, set_up_process():  # as birthplace-train, for all compared
         figures, markdown = _MEASURES[options.what](options)
     if options.out:
         replace_file(options.out, json.dumps(figures, indent=2) + "\n")

@@ -14,7 +14,7 @@ def variants(options: argparse.Namespace) -> list[str]:
 
     known = sorted(path.stem for path in (config_folder() / "attention").glob("*.yaml"))
     if unknown := sorted({*(options.attention or ())} - {*known}):
-        raise ConfigError(f"there is no attention {', '.join(unknown)}: choose from {', '.join(known)}")
+        raise ConfigError(f"there is no attention {', '.join(map(repr, unknown))}: choose from {', '.join(known)}")
     return options.attention or known
 
 

@@ -45,7 +45,8 @@ class Task:
         except MissingCorpusError:  # perhaps only the nodes see the data
             pass
         except (ValueError, OSError) as error:  # ConfigError and CorpusError among them
-            self.row = {**row, "status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.row = {**row, "status": "failed", "error": said}
             return
         else:
             self.run = job.folder.root.resolve()
