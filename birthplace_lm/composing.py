@@ -47,6 +47,20 @@ def as_config_errors(where: str, but: tuple[type[Exception], ...] = ()) -> Itera
         raise error if isinstance(error, (ConfigError, *but)) else ConfigError(f"{where}: {error}") from error
 
 
+def in_one_line(error: BaseException) -> str:
+    """Which error it is and what it says, for a table or a list."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def check_whole(name: str, value: Any, least: int, sign: str = "=") -> None:
+    """Raise ConfigError unless a setting is a whole number of at least so much; true and 1.0 are none.
+
+    `sign` is what the message has between name and value: " is " for what is seldom set on a command line.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name}{sign}{value}: a whole number is needed, {least} or more")
+
+
 def config_folder() -> Path:
     """The folder of the configurations: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).resolve().parent
@@ -107,9 +121,8 @@ def build(config: Any, allowed: tuple[str, ...] = ALLOWED, **arguments: Any) -> 
         return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__
-        refused = (
-            type(cause).__name__ == "MisconfigurationException"
-        )  # Lightning's own, which would have to be imported
+        # Lightning's own error goes by its name: to import it would take longer than all else here
+        refused = type(cause).__name__ == "MisconfigurationException"
         if refused or isinstance(cause, ValueError | TypeError | OSError | ImportError):
             raise ConfigError(f"{config.get('_target_')}: {cause}") from cause
         raise
@@ -136,7 +149,7 @@ def load_config(path: Path) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} cannot be read: {in_one_line(error)}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{path} holds {type(config).__name__}, not settings")
     check_targets(config, str(path))

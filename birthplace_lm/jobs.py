@@ -9,7 +9,7 @@ import torch
 
 from birthplace_lm.architecture import build_model
 from birthplace_lm.batches import step_seed
-from birthplace_lm.composing import ConfigError, as_config_errors, build, differences
+from birthplace_lm.composing import ConfigError, as_config_errors, build, check_whole, differences
 from birthplace_lm.corpus import Corpus, CorpusError
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.distillation import Distillation
@@ -142,15 +142,12 @@ def _check_stages(stages: Any) -> None:
 
 def _check_numbers(settings: Mapping[str, Any]) -> None:
     """Whole numbers where others would be rounded somewhere, or two seeds become one."""
-    wanted: list[tuple[str, Any, int]] = [("seed", settings["seed"], 0)]
+    check_whole("seed", settings["seed"], 0)
     if settings["threads"] is not None:
-        wanted.append(("threads", settings["threads"], 1))
+        check_whole("threads", settings["threads"], 1)
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
-        least = {"epochs": 1, "batch_size": 1, "micro_batches": 1, "validations": 0}
-        wanted += [(f"{stage}.{key}", settings[stage][key], lowest) for key, lowest in least.items()]
-    for key, value, lowest in wanted:
-        if type(value) is not int or value < lowest:
-            raise ConfigError(f"{key}={value}: a whole number is needed, {lowest} or more")
+        for key, least in {"epochs": 1, "batch_size": 1, "micro_batches": 1, "validations": 0}.items():
+            check_whole(f"{stage}.{key}", settings[stage][key], least)
 
 
 def _shown_in_training(corpus: Corpus) -> Iterator[str]:

@@ -125,6 +125,10 @@ class RunFolder:
             return "rows" in metrics and (self.root / "knowledge.json").is_file()
         return set(self.answering_stages()) <= set(metrics["scored"])
 
+    def seconds_of_training(self) -> float:
+        """Of all finished stages together, every session of them."""
+        return sum(self.stage(name).facts().get("seconds", 0.0) for name in STAGES)
+
     def starting_weights(self) -> Path:
         """What another run starts from: the pretrained weights, or the last ones where there are none."""
         begin = self.stage("pretrain")

@@ -119,5 +119,5 @@ def print_table(folder: RunFolder, metrics: dict[str, Any]) -> None:
             share = f"{dev['exact_match']:.1%}"
             table.add_row(name, str(dev["correct"]), str(dev["total"]), share, f"{low:.1%} – {high:.1%}")
     Console(width=100, highlight=False).print(table)
-    seconds = sum(folder.stage(stage).facts().get("seconds", 0.0) for stage in ROWS)
+    seconds = folder.seconds_of_training()
     print(f"{metrics['parameters']:,} parameters, trained for {duration(seconds)}; everything is in {folder.root}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, check_whole
 
 _LENGTH = "how long a training is, its epochs and batch_size say (pretrain.epochs=…, finetune.batch_size=…)"
 _KEPT = "checkpoints, logs and progress have groups of their own (checkpoint.keep=…, logger=…, +callbacks.NAME=…)"
@@ -36,9 +36,7 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     for key, (value, instead) in _DECIDED.items():
         if key in settings and settings[key] != value:
             raise ConfigError(f"trainer.{key}={settings[key]} is not to be set: {instead}")
-    every = settings.get("log_every_n_steps")
-    if type(every) is not int or every < 1:
-        raise ConfigError(f"trainer.log_every_n_steps={every}: a whole number is needed, 1 or more")
+    check_whole("trainer.log_every_n_steps", settings.get("log_every_n_steps"), 1)
 
 
 def check_device(settings: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, check_whole
 
 # The end of every batch script, of configs/hydra/launcher/train.sbatch too.
 #
@@ -42,12 +42,10 @@ def check_wishes(before: Any, parallel: Any, requeues: Any, warning_seconds: Any
     """Raise ConfigError for a setting of the launcher that would make a script of nonsense, or stop the watching."""
     if isinstance(before, str) or not all(isinstance(line, str) for line in before):
         raise ConfigError(f"hydra.launcher.before is {before!r}: a list of shell lines is needed, ['module load cuda']")
-    numbers = {"requeues": (requeues, 0), "warning_seconds": (warning_seconds, 1)}
+    check_whole("hydra.launcher.requeues", requeues, 0, " is ")
+    check_whole("hydra.launcher.warning_seconds", warning_seconds, 1, " is ")
     if parallel is not None:
-        numbers["parallel"] = (parallel, 1)
-    for name, (value, least) in numbers.items():
-        if type(value) is not int or value < least:
-            raise ConfigError(f"hydra.launcher.{name} is {value}: a whole number is needed, {least} or more")
+        check_whole("hydra.launcher.parallel", parallel, 1, " is ")
     if not isinstance(poll_seconds, int | float) or isinstance(poll_seconds, bool) or poll_seconds <= 0:
         raise ConfigError(f"hydra.launcher.poll_seconds is {poll_seconds}: a number above 0 is needed")
 

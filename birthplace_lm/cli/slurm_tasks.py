@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from birthplace_lm.cli.slurm_queue import waiting_or_running
-from birthplace_lm.composing import save_config
+from birthplace_lm.composing import in_one_line, save_config
 from birthplace_lm.corpus import MissingCorpusError
 from birthplace_lm.jobs import check_same_run, prepare
 from birthplace_lm.provenance import provenance
@@ -45,8 +45,7 @@ class Task:
         except MissingCorpusError:  # perhaps only the nodes see the data
             pass
         except (ValueError, OSError) as error:  # ConfigError and CorpusError among them
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self.row = {**row, "status": "failed", "error": said}
+            self.row = {**row, "status": "failed", "error": in_one_line(error)}
             return
         else:
             self.run = job.folder.root.resolve()

@@ -21,7 +21,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, in_one_line
 from birthplace_lm.ranks import own_rank, wanted_ranks
 
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
@@ -68,8 +68,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     except Exception as error:
         if not isinstance(error, TOLD):
             traceback.print_exception(error)
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        row |= {"status": endings.get(type(error), "failed"), "error": said}
+        row |= {"status": endings.get(type(error), "failed"), "error": in_one_line(error)}
     finally:
         row["minutes"] = (time.monotonic() - started) / 60
         add_row(row)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from birthplace_lm.composing import check_targets
+from birthplace_lm.composing import check_targets, in_one_line
 from birthplace_lm.history import read_history
 from birthplace_lm.identity import of_the_run
 from birthplace_lm.runs import STAGES, RunFolder, read_json
@@ -96,8 +96,7 @@ def no_runs(place: Path, runs: Sequence[Path]) -> list[str]:
 
 def unreadable(root: Path, error: Exception) -> str:
     """A sentence on a run that cannot be read, in one line whatever the error says."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{root}: not a run that this version can read ({said})"
+    return f"{root}: not a run that this version can read ({in_one_line(error)})"
 
 
 def _read(folder: RunFolder) -> FinishedRun:

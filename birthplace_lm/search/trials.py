@@ -12,7 +12,7 @@ from birthplace_lm.composing import ConfigError
 from birthplace_lm.jobs import prepare
 from birthplace_lm.lightning_modules import PretrainModule
 from birthplace_lm.replacing import replace_file
-from birthplace_lm.runs import STAGES, RunFolder, RunInUseError
+from birthplace_lm.runs import RunFolder, RunInUseError
 from birthplace_lm.search.space import override
 from birthplace_lm.search.study import SharedStudy
 from birthplace_lm.stages import Done, run
@@ -67,7 +67,7 @@ def work(study: SharedStudy, given: Sequence[str], compose: Compose, wanted: int
         failed = [*failed, error] if error else []
         if error:
             print(f"trial {trial.number + 1} failed: {error}", flush=True)
-        if error and len(failed) >= most_failures:
+        if len(failed) >= most_failures:
             raise ConfigError(
                 f"{len(failed)} trials in a row have failed, the last with {error}; mend the command or the space, "
                 "or raise search.failures"
@@ -80,7 +80,10 @@ def command(overrides: Sequence[str]) -> str:
 
 
 def _carry_out(study: SharedStudy, trial: Trial, composed: Composed) -> str:
-    """Run a trial to its end and tell the study; the error where it failed, else nothing."""
+    """Run a trial to its end and tell the study; the error where it failed, else nothing.
+
+    Its minutes are those of training, of all sessions and whoever began it; of one that was not finished, of its last.
+    """
     settings, chosen = composed
     began = time.monotonic()
 
@@ -108,13 +111,8 @@ def _carry_out(study: SharedStudy, trial: Trial, composed: Composed) -> str:
         return message
     else:
         dev = folder.metrics()["dev"]
-        ended(TrialState.COMPLETE, dev["exact_match"], dev=dev, minutes=_minutes_of_training(folder))
+        ended(TrialState.COMPLETE, dev["exact_match"], dev=dev, minutes=folder.seconds_of_training() / 60)
     return ""
-
-
-def _minutes_of_training(folder: RunFolder) -> float:
-    """Of all sessions of a run, whoever began it; of a trial that was not finished those of its last are noted."""
-    return sum(folder.stage(stage).facts().get("seconds", 0.0) for stage in STAGES) / 60
 
 
 def _watch(study: SharedStudy, trial: Trial, settings: Mapping[str, Any]) -> Watch:
