@@ -50,6 +50,13 @@ def test_no_questions_no_answers_and_training_mode_is_kept() -> None:
     assert model.training
 
 
+def test_a_model_in_training_answers_without_dropout() -> None:
+    model = roughened(tiny(dropout=0.5))
+    asked = ["abc", "abd", "q"]
+    expected = answer_questions(model.eval(), TOKENIZER, asked)
+    assert answer_questions(model.train(), TOKENIZER, asked) == expected and model.training
+
+
 def test_only_what_fills_up_an_answer_without_an_end_is_cut_off() -> None:
     """A □ that the model wrote before its ⁇ belongs to what it said, and to the probability of that."""
     a, b = TOKENIZER.encode("ab")

@@ -76,6 +76,20 @@ def test_a_step_is_gradient_descent_on_the_mean_cross_entropy_of_the_padded_batc
         torch.testing.assert_close(after.detach(), before - rate * gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_a_gradient_that_is_too_long_is_cut_to_its_length() -> None:
+    """The direction stays: plain gradient descent then moves the weights by rate times the length that is allowed."""
+    moves = []
+    for clip in (None, 1e-3):
+        module = learner()
+        before = torch.nn.utils.parameters_to_vector(module.transformer.parameters()).detach().double()
+        fit(module, pretraining(), 1, clip=clip)
+        moves.append(torch.nn.utils.parameters_to_vector(module.transformer.parameters()).detach().double() - before)
+    free, cut = moves
+    rate = 0.5 * WarmupCosine(warmup_positions=500)(6 * 63, 4 * 12 * 63)
+    assert free.norm() > 100 * rate * 1e-3 and cut.norm() == pytest.approx(rate * 1e-3, rel=0.02)
+    assert F.cosine_similarity(free, cut, dim=0) > 0.99
+
+
 def test_the_learning_rate_follows_the_schedule_over_positions() -> None:
     recorder, data, schedule = Recorder(), pretraining(), WarmupCosine(warmup_positions=500)
     fit(learner(), data, data.plan.total_steps, recorder)

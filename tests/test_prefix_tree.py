@@ -183,6 +183,14 @@ def test_no_questions_no_rows_and_training_mode_is_kept() -> None:
     assert model.training
 
 
+def test_a_model_in_training_scores_without_dropout() -> None:
+    model, places = roughened(tiny(dropout=0.5)), ["ab", "abc", "ac", "b", "bca", "bcd"]
+    expected = score_places(model.eval(), TOKENIZER, ["abc", "abd", "abe"], places, tolerance=0.0)
+    found = score_places(model.train(), TOKENIZER, ["abc", "abd", "abe"], places, tolerance=0.0)
+    np.testing.assert_allclose(found.log_probability, expected.log_probability)
+    assert model.training
+
+
 def test_a_tree_has_a_node_for_every_shared_beginning() -> None:
     tree = RadixTree([[2, 3, 4, 1], [2, 3, 5, 6, 1], [7, 1], [2, 1]])
     assert len(tree.first_edge) - 1 == 3  # nothing, 2, 2 3

@@ -18,13 +18,16 @@ from birthplace_lm import scoring, stages
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import ask, evaluate
 from birthplace_lm.composing import ConfigError
+from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.history import read_history
 from birthplace_lm.runs import RunFolder, RunInUseError
 from birthplace_lm.stages import run
 from birthplace_lm.stopping import UnfinishedError
-from birthplace_lm.storage import load_tree
+from birthplace_lm.storage import load_tree, save_weights
+from birthplace_lm.world import World
+from tests.helpers import roughened
 from tests.test_configs import composed
 
 TINY = [
@@ -106,6 +109,26 @@ def test_predictions_say_what_the_model_says(finished: RunFolder) -> None:
     assert all(row["log_probability"] <= 0 for row in rows)
 
 
+def test_every_stage_answers_with_its_own_weights_in_the_order_of_the_questions(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    """Of the run and of its control, whose weights are roughened, so that the two say other things."""
+    shutil.copytree(finished.root, tmp_path / "run")
+    folder, corpus = RunFolder(tmp_path / "run"), World(people=24, places=4).corpus()
+    for seed, stage in enumerate(("finetune", "finetune_only")):
+        torch.manual_seed(seed)
+        save_weights(folder.stage(stage).weights, roughened(folder.load_model(stage)), {})
+    scoring.evaluate(folder, corpus)
+    said = {}
+    for stage, prefix in (("finetune", ""), ("finetune_only", "finetune_only.")):
+        for split, questions in (("dev", corpus.dev), ("test", corpus.test)):
+            texts = [question.text for question in questions]
+            expected = answer_questions(folder.load_model(stage), folder.tokenizer(), texts)
+            said[stage, split] = read_predictions(folder.root / "predictions" / f"{prefix}{split}.tsv")
+            assert said[stage, split] == [answer.text.replace("\n", " ") for answer in expected]
+    assert said["finetune", "dev"] != said["finetune_only", "dev"] and len(set(said["finetune", "dev"])) > 1
+
+
 def test_the_same_command_again_does_nothing_new(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*.safetensors")}
     again = tiny_run(finished.root.parent, "stages=[pretrain,finetune,finetune_only,evaluate]")
@@ -164,6 +187,14 @@ def test_weights_that_may_know_the_answers_are_no_start(finished: RunFolder, tmp
     assert tiny_run(tmp_path, f"init_from={blank.root}", "stages=[finetune,evaluate]", "held_out_share=0.5").metrics()
     with pytest.raises(ConfigError, match="read about other people, or another split"):
         tiny_run(tmp_path, f"init_from={blank.root}", "stages=[finetune,evaluate]", "data.hold_out_people=2")
+    tuned = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[finetune_only]", "name=tuned")  # asked without one
+    told = tiny_run(
+        tmp_path, "pretrain.question_share=0", "stages=[pretrain]", "distillation@pretrain.distillation=runs",
+        f"pretrain.distillation.runs=[{finished.root}]",
+    )  # fmt: skip
+    for knows in (tuned, told):  # a teacher has learnt from questions, too
+        with pytest.raises(ConfigError, match="learnt from questions about other people"):
+            tiny_run(tmp_path, f"init_from={knows.root}", "stages=[finetune]", "held_out_share=0.5")
 
 
 def test_stages_of_two_commands_are_one_run(finished: RunFolder, tmp_path: Path) -> None:

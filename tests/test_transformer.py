@@ -76,6 +76,17 @@ def test_every_module_has_its_mode_back_whatever_happened() -> None:
         assert [module.training for module in model.modules()] == modes
 
 
+def test_what_is_read_and_what_every_branch_adds_is_dropped() -> None:
+    """One place of dropout at a time: the characters as they are read, and both branches of each block."""
+    model = tiny(dropout=0.5).train()
+    calls: list[torch.Tensor] = []
+    places = [model.dropout, *(block.dropout for block in model.blocks)]
+    for place in places:
+        place.register_forward_hook(lambda _, inputs, output: calls.append((output == 0).float().mean()))
+    model(torch.arange(20)[None].expand(64, -1))
+    assert len(calls) == 1 + 2 * len(model.blocks) and all(0.4 < share < 0.6 for share in calls)
+
+
 def test_dropout_must_be_a_share() -> None:
     with pytest.raises(Exception, match=r"dropout is a share in \[0, 1\), not 1.5"):
         tiny(dropout=1.5)
