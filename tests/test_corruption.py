@@ -164,6 +164,37 @@ def test_salient_spans_are_whole_entities_behind_the_title() -> None:
                 assert before.startswith(document[: title_length(document)])
 
 
+def test_salient_spans_are_drawn_and_shown_by_their_law() -> None:
+    """What is asked for and how it is shown, each by a draw of its own; no entity is near another or an end."""
+    filler = " xx" * 45 + " "
+    text = f"Ada Vik.{filler}Pau{filler}Rome{filler}Lyon{filler}1872{filler}."
+    policy = SalientSpans(BLOCK, salient=0.8, gazetteer=0.6, isolated=0.7, min_before=3, before=32, after=16)
+    policy.prepare([text], ("Pau", "Lyon"))
+    draws, tokenizer = 20_000, CharTokenizer.fit([text])
+    index = torch.zeros(draws, dtype=torch.int64)
+    u = uniforms(7, torch.arange(draws)[:, None], index, policy.n_uniforms)
+    pieces = policy(TokenStore([tokenizer.encode(text)]), index, u)
+    start, size = pieces.starts[:, 5], pieces.lengths[:, 5]
+    law = {"Pau": 0.8 * (0.6 / 2 + 0.4 / 4), "Rome": 0.8 * 0.1, "Lyon": 0.8 * 0.4, "1872": 0.8 * 0.1}
+    titled = pieces.lengths[:, 0] == len("Ada Vik. ")  # a random span may be an entity too, but has no title before it
+    found = {word: titled & (start == text.index(word)) & (size == len(word)) for word in law}
+    for word, share in law.items():  # a standard error is at most 0.0035
+        assert float(found[word].double().mean()) == pytest.approx(share, abs=0.014)
+    salient = torch.stack(list(found.values())).any(0)
+    before, after = pieces.lengths[salient, 1], pieces.lengths[salient, 3]
+    isolated = before + size[salient] + after < 60
+    assert float(isolated.double().mean()) == pytest.approx(0.7, abs=0.02)
+    for shown, values in ((before[isolated], range(3, 33)), (after[isolated], range(17))):
+        counts = torch.bincount(shown, minlength=values.stop)
+        expected = int(isolated.sum()) / len(values)
+        assert counts[: values.start].sum() == 0 and len(counts) == values.stop
+        assert ((counts[values.start :] - expected).abs() < 5.5 * expected**0.5).all()
+    wide = policy.random.max_length - len("Ada Vik. ") - size[salient][~isolated]  # on both sides together
+    assert (before[~isolated] + after[~isolated] == wide).all()
+    where = before[~isolated] / wide
+    assert (where.min(), where.max()) == (0, 1) and float(where.mean()) == pytest.approx(0.5, abs=0.025)
+
+
 def test_the_gazetteer_alone_asks_for_known_answers_only() -> None:
     policy = SalientSpans(BLOCK, salient=1.0, gazetteer=1.0)
     policy.prepare(DOCUMENTS, PLACES[:2])

@@ -99,6 +99,10 @@ def test_a_schedule_of_questions_comes_from_the_command_line(tmp_path: Path) -> 
 def test_nothing_in_a_run_folder_points_outside_it(finished: RunFolder) -> None:
     for name in ("config.yaml", "metrics.json", "vocabulary.json"):
         assert str(finished.root.parent) not in (finished.root / name).read_text()
+    told = [path for path in finished.root.rglob("*") if path.is_file()]
+    assert len(told) > 15
+    for path in told:  # weights, pictures and answers too
+        assert str(finished.root.parent).encode() not in path.read_bytes(), path.name
 
 
 def test_predictions_say_what_the_model_says(finished: RunFolder) -> None:
