@@ -417,6 +417,26 @@ def test_when_all_fail_it_is_not_the_values(tmp_path: Path, monkeypatch: pytest.
     assert [row.state for row in table.rows(study)] == ["failed", "failed"]
 
 
+def test_failures_count_in_a_row_and_minutes_are_those_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, turns = trials.run, iter([False, True, False, True])
+
+    def every_other(*arguments: Any) -> Any:
+        if next(turns):
+            return real(*arguments)
+        raise NonFiniteLossError("the loss", float("nan"), 3)
+
+    monkeypatch.setattr(trials, "run", every_other)
+    study = study_in(tmp_path)
+    search(study, tmp_path, 4, most_failures=2)
+    rows = sorted(table.rows(study), key=lambda row: row.number)
+    assert [row.state for row in rows] == ["failed", "finished", "failed", "finished"]
+    for row in (rows[1], rows[3]):
+        facts = RunFolder(tmp_path / row.folder).stage("finetune").facts()
+        assert row.minutes == pytest.approx(facts["seconds"] / 60) and facts["seconds"] > 0
+
+
 def test_what_says_nothing_of_the_values_ends_the_search_and_keeps_the_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

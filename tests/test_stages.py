@@ -21,7 +21,7 @@ from birthplace_lm.composing import ConfigError
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.finiteness import NonFiniteLossError
-from birthplace_lm.history import read_history
+from birthplace_lm.history import CsvHistory, read_history
 from birthplace_lm.runs import RunFolder, RunInUseError
 from birthplace_lm.stages import run
 from birthplace_lm.stopping import UnfinishedError
@@ -338,6 +338,16 @@ def test_a_run_that_ended_before_it_was_judged_is_judged_and_mirrored_by_the_sam
     assert folder.is_scored() and (root / "knowledge.json").is_file() and len(told) == 1
     tiny_run(tmp_path, "logger=tensorboard")
     assert len(told) == 1  # once, not again by every repetition
+
+
+def test_mirrors_are_told_how_a_stage_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(CsvHistory, "finish", lambda self, status="success": told.append(status), raising=False)
+    with pytest.raises(NonFiniteLossError):
+        tiny_run(tmp_path, "pretrain.optimizer.lr=1e30", "trainer.gradient_clip_val=null", "stages=[pretrain]")
+    assert told == ["failed"]
+    tiny_run(tmp_path, "stages=[pretrain]")
+    assert told == ["failed", "success"]
 
 
 def test_mirrors_are_told_the_steps_of_all_stages_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
