@@ -192,7 +192,7 @@ class _Walk:
     def _finish(self, cache: Cache, rows: _Rows, offset: int) -> None:
         """Score the tails of places that are alone; padding behind a tail is read too, but nothing looks back at it."""
         tree = self.tree
-        for chosen in like_lengths(tree.tail_lengths[tree.place[rows.edge]], _TAILS):
+        for chosen in like_lengths(tree.tail_lengths[tree.place[rows.edge]], min(_TAILS, self.max_rows)):
             part = rows[chosen]
             place = tree.place[part.edge]
             lengths = tree.tail_lengths[place]

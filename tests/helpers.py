@@ -68,6 +68,13 @@ def roughened(model: Transformer) -> Transformer:
     return model
 
 
+def rows_at_once(model: Transformer) -> list[int]:
+    """A list to which every call of the model adds how many rows it was given."""
+    seen = list[int]()
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    return seen
+
+
 PAIRS = [(attention, positions) for attention in VARIANTS for positions in POSITIONS if fits(attention, positions)]
 
 

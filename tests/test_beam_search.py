@@ -11,7 +11,7 @@ from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, CharTokenizer
 from birthplace_lm.transformer import Transformer
-from tests.helpers import VARIANTS, fits, roughened, tiny
+from tests.helpers import VARIANTS, fits, roughened, rows_at_once, tiny
 from tests.test_decoding import TOKENIZER, questions
 
 FEW = CharTokenizer([PAD, MASK, "a", "b"])
@@ -75,6 +75,16 @@ def test_a_beam_is_what_its_definition_says(asked: list[str], width: int, most: 
         score, text, finished = slow_beam(model, question, width, most)
         assert (answer.text, answer.finished) == (text, finished)
         assert answer.log_probability == pytest.approx(score, abs=1e-9)
+
+
+def test_no_more_beginnings_at_a_time_than_allowed_or_one_question_has() -> None:
+    found = {}
+    for max_rows in (1, 3, 7, 1000):
+        model = few(0)
+        seen = rows_at_once(model)
+        beam_answers(model, FEW, ["aa", "ab", "ba", "bb", "aab", "abb"], width=3, max_rows=max_rows)
+        found[max_rows] = max(seen)
+    assert found[1] == found[3] <= 3 and found[7] <= 6 < found[1000]
 
 
 @pytest.mark.parametrize("attention", VARIANTS)

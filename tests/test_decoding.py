@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from birthplace_lm.decoding import Answer, answer_questions, answer_text
 from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, PAD_ID, CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
-from tests.helpers import VARIANTS, roughened, tiny
+from tests.helpers import VARIANTS, roughened, rows_at_once, tiny
 
 TOKENIZER = CharTokenizer((PAD, MASK, *"abcdefghijklmnopqr"))
 questions = st.lists(st.text("abcdefghijklmnopqr", min_size=1, max_size=14), min_size=1, max_size=9)
@@ -41,6 +41,14 @@ def test_batched_answers_are_those_of_one_at_a_time(
         expected = slow_answer(model, question, most)
         assert (answer.text, answer.finished) == (expected.text, expected.finished)
         assert answer.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_no_more_questions_at_a_time_than_allowed(batch_size: int) -> None:
+    model = tiny()
+    seen = rows_at_once(model)
+    answer_questions(model, TOKENIZER, ["abc", "b", "cab", "dd", "abcd"], batch_size=batch_size)
+    assert max(seen) == min(batch_size, 5)
 
 
 def test_no_questions_no_answers_and_training_mode_is_kept() -> None:

@@ -14,6 +14,8 @@ from birthplace_lm.jobs import prepare
 from birthplace_lm.layouts import IGNORE
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.stopping import UnfinishedError
+from birthplace_lm.teachers import teacher
+from birthplace_lm.tokenizer import CharTokenizer
 from tests.helpers import roughened, tiny
 from tests.test_configs import settings
 from tests.test_stages import TINY, stop_at, tiny_run
@@ -121,6 +123,18 @@ def test_the_name_knows_the_teachers_weights_and_neither_their_place_nor_their_o
     assert both.folder.name == other_way.folder.name != one.folder.name
     assert str(tmp_path) not in str(other_way.record()) and teachers[0].name in str(other_way.record())
     assert [run.name for run in both.teachers] == [run.name for run in other_way.teachers]
+
+
+def test_a_teacher_knows_biographies_and_was_not_finetuned(tmp_path: Path, teachers: list[RunFolder]) -> None:
+    both = tiny_run(tmp_path, "stages=[pretrain,finetune]")
+    (teaching,) = prepare(settings(*TINY, *taught(both)), ()).teachers
+    sums, tokenizer = both.data_fingerprint(), both.tokenizer()
+    found = teacher(teaching, sums, tokenizer, 64).state_dict()
+    pretrained, finetuned = both.load_model("pretrain").state_dict(), both.load_model("finetune").state_dict()
+    assert all(torch.equal(value, pretrained[name]) for name, value in found.items())
+    assert any(not torch.equal(value, finetuned[name]) for name, value in found.items())
+    with pytest.raises(ConfigError, match="has another vocabulary"):
+        teacher(teaching, sums, CharTokenizer([*tokenizer.characters, "☃"]), 64)
 
 
 def test_who_could_tell_what_is_held_out_may_not_teach(tmp_path: Path, teachers: list[RunFolder]) -> None:

@@ -15,7 +15,7 @@ from birthplace_lm.prefix_tree import PlaceScores, constrained_answers, score_pl
 from birthplace_lm.radix_tree import RadixTree
 from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Cache, Transformer
-from tests.helpers import PAIRS, roughened, tiny
+from tests.helpers import PAIRS, roughened, rows_at_once, tiny
 
 LETTERS = "abcdefghijklmnopqr"
 TOKENIZER = CharTokenizer((PAD, MASK, *LETTERS))
@@ -174,6 +174,18 @@ def test_memory_does_not_change_what_is_found() -> None:
     small, large = (score_places(model, TOKENIZER, asked, PLACES, max_rows=rows) for rows in (1, 1000))
     np.testing.assert_allclose(small.log_probability, large.log_probability, atol=1e-10)
     np.testing.assert_allclose(small.neglected, large.neglected)
+
+
+def test_no_more_rows_at_a_time_than_allowed_or_one_question_needs() -> None:
+    asked = ["abc", "bcd", "cde", "rrr"]
+    found = {}
+    for max_rows in (1, 3, 5, 1000):
+        model = sharp(3)
+        seen = rows_at_once(model)
+        score_places(model, TOKENIZER, asked, PLACES, tolerance=0, max_rows=max_rows)
+        found[max_rows] = max(seen)
+    # of one question two beginnings, a and b, lead to several places; three places end alone behind one of them
+    assert found[1] == found[3] <= 3 and found[5] <= 5 and 5 < found[1000]
 
 
 def test_no_questions_no_rows_and_training_mode_is_kept() -> None:

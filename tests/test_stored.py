@@ -205,6 +205,19 @@ def test_the_probe_reads_what_the_states_hold_and_no_more(model: Transformer, to
     assert probe_card(model, tokenizer, train, moved)["right"]["count"] == 0
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 7.0), (1e4, -3.0)])
+def test_a_probe_reads_states_of_any_scale(
+    model: Transformer, tokenizer: CharTokenizer, monkeypatch: pytest.MonkeyPatch, scale: float, shift: float
+) -> None:
+    """Where they are small, its penalty would leave it nothing but how frequent places are."""
+    people = [born("Ada Vik", "Pau"), born("Bo Vik", "Pau"), born("Cy Vik", "Pau"), born("Di Vik", "Oslo")]
+    people += [born("Ada Lund", "Oslo"), born("Bo Lund", "Riga"), born("Cy Lund", "Riga")]
+    hold = torch.tensor([["Pau", "Oslo", "Riga"].index(question.answer or "") for question in [*people, *people]])
+    states = torch.nn.functional.one_hot(hold, 4).double() * scale + shift  # the last never varies
+    monkeypatch.setattr("birthplace_lm.evaluation.probe.question_states", lambda *_: states)
+    assert probe_card(model, tokenizer, people, people)["right"]["count"] == 7
+
+
 def test_a_probe_of_one_place_is_not_defined(model: Transformer, tokenizer: CharTokenizer) -> None:
     train = [born("Ada Vik", "Pau"), born("Bo Vik", "Pau"), born("Cy Vik", "Oslo")]
     card = probe_card(model, tokenizer, train, train)
