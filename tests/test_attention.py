@@ -315,6 +315,32 @@ def test_the_fixed_table_follows_from_its_seed_alone() -> None:
     assert tables[0].std().item() == pytest.approx(1, abs=0.05) and not torch.equal(tables[0][0], tables[0][1])
 
 
+def test_a_fixed_tables_knob_is_the_spread_of_its_numbers() -> None:
+    one, other = (tiny("synthesizer_random_fixed", knobs={"std": std}).blocks[0].attention for std in (1.0, 0.25))
+    assert torch.allclose(0.25 * one.scores.table, other.scores.table)
+
+
+@pytest.mark.parametrize(
+    ("attention", "parameter", "std"),
+    [
+        ("synthesizer", "scores.places", 0.001 / math.sqrt(3)),  # uniform in ±0.001
+        ("synthesizer", "scores.hidden.weight", 0.02),
+        ("synthesizer_random", "scores.table", 0.02),
+        ("synthesizer_random_vanilla", "scores.parts.0.table", 0.02),
+        ("synthesizer_factorized_random", "scores.rows", 0.1),
+        ("synthesizer_factorized_random", "scores.columns", 0.1),
+        ("differential", "weights.lambda_query", 0.1),
+        ("differential", "weights.lambda_key", 0.1),
+        ("additive", "scores.w", 1 / math.sqrt(3 * 64)),  # uniform in ±1/√K
+        ("vanilla", "query_key_value.weight", 0.02),
+    ],
+)
+def test_first_values_are_spread_as_the_docstrings_say(attention: str, parameter: str, std: float) -> None:
+    models = [tiny(attention, d_model=256, block_size=64, seed=seed) for seed in range(4)]
+    values = torch.cat([model.blocks[0].attention.get_parameter(parameter).flatten() for model in models])
+    assert values.std().item() == pytest.approx(std, rel=0.1) and abs(values.mean().item()) < 0.2 * std
+
+
 @pytest.mark.parametrize("window", [1, 5, 24])
 def test_a_window_of_w_shows_exactly_w_positions(window: int) -> None:
     module = roughened(tiny("sliding_window", knobs={"window": window})).double().eval().blocks[0].attention

@@ -13,13 +13,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli.ranks import _signals_passed_on
 from birthplace_lm.composing import ConfigError
+from birthplace_lm.data_parallel import Group
 from birthplace_lm.history import read_history
 from birthplace_lm.identity import run_name
-from birthplace_lm.ranks import Rank, own_rank, wanted_ranks
+from birthplace_lm.ranks import Rank, RankError, own_rank, wanted_ranks
 from birthplace_lm.runs import RunFolder, read_json
 from birthplace_lm.stages import run
 from birthplace_lm.stopping import UnfinishedError
@@ -333,6 +335,33 @@ def test_a_sweep_goes_on_after_a_rank_failed_whoever_started_the_ranks(starter: 
     assert [row["status"] for row in rows] == ["failed", "done"] and "a bug on rank 1" in rows[0]["error"]
     (note,) = (tmp_path / "runs").glob("*/error.txt")
     assert "in fail" in note.read_text()  # where on rank 1 it happened
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[enforce fail at gloo/transport/tcp/pair.cc] Connection closed by peer"), True),
+        (dist.DistNetworkError("the socket was closed"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("no connection between name and place"), False),  # of the data, not of the ranks
+        (NotImplementedError("this socket"), False),  # though it is a RuntimeError by birth
+    ],
+)
+def test_an_error_of_ones_own_is_told_from_a_lost_connection(error: Exception, lost: bool) -> None:
+    store = dist.HashStore()
+    store.set("failure", "rank 1 of this run failed: its own words")
+    with pytest.raises(RankError if lost else type(error)) as caught, Group(0, 2, store).failing_together():
+        raise error
+    assert (str(caught.value) == "rank 1 of this run failed: its own words") == lost
+    assert caught.value.__cause__ is (error if lost else None)
+
+
+def test_ranks_hear_of_an_error_of_ones_own() -> None:
+    store = dist.HashStore()
+    with pytest.raises(ValueError, match="a bug"), Group(1, 2, store).failing_together():
+        raise ValueError("a bug")
+    with pytest.raises(RankError, match="rank 1 of this run failed: ValueError: a bug"):
+        Group(0, 2, store)._heard("decision 0")
 
 
 @pytest.mark.parametrize("heard", [True, False])

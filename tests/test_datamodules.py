@@ -221,6 +221,17 @@ def test_knobs_out_of_range_are_refused(knobs: dict[str, Any], message: str) -> 
         pretraining(**knobs)
 
 
+def test_finetuning_goes_through_the_questions_in_order_where_they_are_not_shuffled() -> None:
+    def orders(**knobs: Any) -> list[list[int]]:
+        batches = list(finetuning(**knobs).plan.batches())
+        return [[i for epoch, index in batches if epoch == wanted for i in index.tolist()] for wanted in (0, 1)]
+
+    n = len(CORPUS.train)
+    assert orders(shuffle=False) == [list(range(n)), list(range(n))]
+    one, other = orders()
+    assert one != other and sorted(one) == sorted(other) == list(range(n)) != one
+
+
 def test_a_question_longer_than_the_block_is_refused() -> None:
     long = Question("Where was " + "A" * 60 + " born?", "Pau")
     with pytest.raises(ValueError, match="has 81 characters, the block has 64"):

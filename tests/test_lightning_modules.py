@@ -114,6 +114,22 @@ def test_both_are_validated_by_the_share_of_questions_they_answer_right(
     assert float(trainer.callback_metrics["validation/exact_match"]) == pytest.approx(1 - 1 / len(asked))
 
 
+def test_a_training_goes_on_counting_its_characters_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("birthplace_lm.lightning_modules.time.monotonic", lambda: now)
+    first, then = learner(), learner()
+    first.characters_seen, now = 600, 1030.0
+    checkpoint: dict[str, Any] = {}
+    first.on_save_checkpoint(checkpoint)
+    assert checkpoint["progress"] == {"characters": 600, "seconds": 30.0}
+    now = 5000.0  # another day
+    then.on_load_checkpoint(checkpoint)
+    then.trainer = standing_at(7)
+    then.on_train_start()
+    now = 5012.0
+    assert (then.characters_seen, then.seconds) == (600, 42.0)
+
+
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     module = learner()
     with torch.no_grad():

@@ -185,7 +185,7 @@ def test_no_more_rows_at_a_time_than_allowed_or_one_question_needs() -> None:
         score_places(model, TOKENIZER, asked, PLACES, tolerance=0, max_rows=max_rows)
         found[max_rows] = max(seen)
     # of one question two beginnings, a and b, lead to several places; three places end alone behind one of them
-    assert found[1] == found[3] <= 3 and found[5] <= 5 and 5 < found[1000]
+    assert found[1] == found[3] <= 3 and found[5] <= 5 and found[1000] > 5
 
 
 def test_no_questions_no_rows_and_training_mode_is_kept() -> None:

@@ -80,6 +80,21 @@ def test_three_seeds_vote_and_two_do_not(tmp_path: Path) -> None:
     assert variant.vote is None
 
 
+def test_where_all_seeds_differ_the_surest_is_the_vote(tmp_path: Path) -> None:
+    """Three answers to each of three questions: the right one is the surest of the second seed and of the third."""
+    said = [[("Pau", -2.0), ("Pau", -0.2), ("Oslo", -1.0)]]
+    said += [[("Oslo", -0.1), ("Riga", -3.0), ("Riga", -0.5)], [("Riga", -0.3), ("Oslo", -0.1), ("Pau", -0.4)]]
+    for seed, answers in enumerate(said):
+        folder = finished(tmp_path, f"v{seed}", "000", seed=seed)
+        rows = [
+            {"question": f"Where was P{i} born?", "answer": "Oslo", "prediction": text, "log_probability": sure}
+            for i, (text, sure) in enumerate(answers)
+        ]
+        (folder / "predictions" / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (variant,) = compare(collect([tmp_path])[0])
+    assert variant.vote == pytest.approx(2 / 3)
+
+
 def test_seeds_that_agree_by_chance_are_not_exact(tmp_path: Path) -> None:
     for seed, right in enumerate(["1100", "0011"]):
         finished(tmp_path, f"v{seed}", right, seed=seed)
