@@ -16,6 +16,7 @@ The files stand in the order in which the data goes through them; each imports o
     lightning_modules, callbacks                how a model learns, and what is seen of it
     history, loggers, storage, stopping, checkpoints   what is kept of it: figures, mirrors, weights, where to go on
     evaluation/              predictions and signals to measures with intervals
+    self_training            what finished runs answer, as questions to learn
     exploration/             what one attention layer can be made to do by hand
     benchmarks/              how fast, and at what cost
     composing, provenance, identity, runs, teachers    configurations to objects, what tells runs apart, the run folder

@@ -21,7 +21,7 @@ from birthplace_lm.replacing import replace_file
 
 _PARTS = (
     *("adaptation", "attention", "callbacks", "corruption", "distillation", "loggers", "optimization", "positions"),
-    *("schedules", "search.choosing", "sources", "transformer", "world"),
+    *("schedules", "search.choosing", "self_training", "sources", "transformer", "world"),
 )
 _OF_LIGHTNING = ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")
 ALLOWED = (

@@ -137,7 +137,8 @@ class SpanCorruptionDataModule(_TrainingData):
     A share `question_share` of an epoch's examples are questions (all of them in turn); several shares follow one
     another along the training, with straight lines between. `question_loss` says whether the questions' loss covers
     "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all" or the "span" alone.
-    Each question is asked in one of the `question_wordings`, drawn anew every time.
+    Each question is asked in one of the `question_wordings`, drawn anew every time, the `pseudo_labelled` ones too; what
+    the corruption policy is told of known places comes from `questions` alone.
 
     `document_prefix` stands before every corrupted document, so that a name is as far from the start as it is in a
     question: what looks it up by position finds it in both only where both have it in the same place.
@@ -162,6 +163,7 @@ class SpanCorruptionDataModule(_TrainingData):
         question_wordings: Sequence[str] = (QUESTION,),
         document_prefix: str = "",
         validation: Sequence[Question] = (),
+        pseudo_labelled: Sequence[Question] = (),
     ):
         super().__init__(block_size, epochs, micro_batches, static_width, validation)
         shares = (question_share,) if isinstance(question_share, int | float) else tuple(question_share)
@@ -175,7 +177,9 @@ class SpanCorruptionDataModule(_TrainingData):
         corruption.prepare(documents, distinct_answers(questions))
         if not any(shares) and list(question_wordings) != [QUESTION]:
             raise ValueError("question_wordings say how questions are asked, and question_share is 0: raise the share")
-        questions_mixed_in = questions if any(shares) else ()
+        if not any(shares) and pseudo_labelled:
+            raise ValueError("self_training mixes questions in, and question_share is 0: raise the share")
+        questions_mixed_in = (*questions, *pseudo_labelled) if pseudo_labelled else questions if any(shares) else ()
         self.questions = question_store(questions_mixed_in, tokenizer, block_size)
         self.wordings = Wordings(question_wordings, self.questions, questions_mixed_in, tokenizer, block_size)
         self.mixture = Mixture(len(documents), len(questions_mixed_in), shares, epochs, seed)

@@ -14,7 +14,7 @@ _NOT_OF_THE_RUN = (
 # Settings that came after the first runs, and what holds where they are not set: with that a run is the one it was.
 _ADDED: dict[str, dict[str, Any]] = {
     "data": {"names": "unicode"},
-    "pretrain": {"question_wordings": [QUESTION], "document_prefix": "", "distillation": {}},
+    "pretrain": {"question_wordings": [QUESTION], "document_prefix": "", "distillation": {}, "self_training": {}},
     "finetune": {"adaptation": {}},
     "finetune_only": {"adaptation": {}},
 }

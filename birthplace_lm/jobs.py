@@ -10,17 +10,18 @@ import torch
 from birthplace_lm.architecture import build_model
 from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, as_config_errors, build, check_whole, differences
-from birthplace_lm.corpus import Corpus, CorpusError
+from birthplace_lm.corpus import Corpus, CorpusError, Question
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
 from birthplace_lm.people import spread
 from birthplace_lm.run_corpus import check_questions, with_held_out
-from birthplace_lm.runs import STAGES, RunFolder
+from birthplace_lm.runs import STAGES, RunFolder, read_json, write_json
+from birthplace_lm.self_training import PseudoLabels
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
-from birthplace_lm.teachers import check_start, teacher, with_start, with_teachers
+from birthplace_lm.teachers import check_start, pseudo_labels, teacher, with_start, with_teachers
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.trainer_settings import check_trainer
 from birthplace_lm.transformer import Transformer
@@ -40,11 +41,17 @@ class Job:
     tokenizer: CharTokenizer
     source: RunFolder | None  # where the weights come from that it starts with
     teachers: Sequence[RunFolder] = ()  # whose expectations the pretraining learns
+    pseudo_labelled: Sequence[Question] = ()  # what other runs answered and the pretraining learns
     steps: Mapping[str, int] = field(default_factory=dict)  # of every stage that trains
 
     def record(self) -> dict[str, Any]:
         """The settings as the run folder keeps them: nothing of this machine in them."""
         return without_places(self.settings)
+
+    def keep_pseudo_labels(self) -> None:
+        """What other runs answered, for whoever wants to look, and for the run when it goes on."""
+        if self.pseudo_labelled and not self.folder.pseudo_labels.is_file():
+            write_json(self.folder.pseudo_labels, {question.text: question.answer for question in self.pseudo_labelled})
 
     def model(self) -> Transformer:
         """Untrained; the same weights for the same seed."""
@@ -83,7 +90,7 @@ class Job:
 
     def data(self, stage: str) -> Data:
         """The DataModule of a training stage, with the numbers of its recipe."""
-        parts = ("optimizer", "schedule", "averaging", "adaptation", "distillation", "validations")
+        parts = ("optimizer", "schedule", "averaging", "adaptation", "distillation", "self_training", "validations")
         recipe = {key: value for key, value in self.settings[stage].items() if key not in parts}
         size, seed = self.settings["model"]["block_size"], self.settings["seed"]
         with as_config_errors(stage):
@@ -95,7 +102,7 @@ class Job:
                 corruption = build(self.settings["corruption"], ("birthplace_lm.corruption.",), block_size=room)
                 return SpanCorruptionDataModule(
                     self.corpus.documents, self.corpus.train, self.tokenizer, corruption, size, seed=seed,
-                    validation=validation, **recipe,
+                    validation=validation, pseudo_labelled=self.pseudo_labelled, **recipe,
                 )  # fmt: skip
             return BirthplaceDataModule(self.corpus.train, validation, self.tokenizer, size, seed=seed, **recipe)
 
@@ -108,7 +115,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
         settings = with_start(settings, source, chosen)
-    settings, teachers = with_teachers(settings)
+    settings, teachers = with_teachers(settings, "distillation")
+    settings, answering = with_teachers(settings, "self_training")
     with as_config_errors("data", but=(CorpusError,)):
         corpus = with_held_out(build(settings["data"]).corpus(), settings["held_out_share"])
         tokenizer = source.tokenizer() if source else CharTokenizer.fit(_shown_in_training(corpus))
@@ -120,6 +128,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
         job = Job(settings, folder, corpus, tokenizer, source, teachers)
         model = job.model()
+    job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering))
     check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
@@ -132,6 +141,21 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
                 float(schedule(seen, 1e12))
         job.distillation(stage)
     return replace(job, steps=steps)
+
+
+def _pseudo_labelled(job: Job, runs: Sequence[RunFolder]) -> Sequence[Question]:
+    """What other runs answer, or answered when this run began: another machine might round to another answer."""
+    if not runs:
+        return ()
+    if job.folder.pseudo_labels.is_file():
+        return tuple(Question(text, answer) for text, answer in read_json(job.folder.pseudo_labels).items())
+    recipe = job.settings["pretrain"]["self_training"]
+    with as_config_errors("pretrain.self_training"):
+        choose: PseudoLabels = build({key: value for key, value in recipe.items() if key != "runs"})
+        found = pseudo_labels(choose, runs, job.corpus, job.tokenizer, job.settings["model"]["block_size"])
+    if not found:
+        raise ConfigError("pretrain.self_training: the runs agree on no answer, so there is nothing to learn from them")
+    return found
 
 
 def _check_stages(stages: Any) -> None:

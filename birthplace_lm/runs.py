@@ -7,6 +7,7 @@
     predictions/*.tsv    one answer a line, in the order of the questions
     knowledge.json       what the model knows, and whether it knows that it knows; pictures of it in knowledge/
     dev/                 predictions and knowledge of dev, of a run that held out train people (evaluate --dev)
+    pseudo_labels.json   the questions that other runs answered for its pretraining (self_training)
     progress.json        which stage began when, which are asked for, and the steps that each will have
     error.txt            the traceback, if the last attempt failed
     <stage>/             pretrain, finetune, finetune_only:
@@ -128,6 +129,10 @@ class RunFolder:
     def seconds_of_training(self) -> float:
         """Of all finished stages together, every session of them."""
         return sum(self.stage(name).facts().get("seconds", 0.0) for name in STAGES)
+
+    @property
+    def pseudo_labels(self) -> Path:
+        return self.root / "pseudo_labels.json"
 
     def starting_weights(self) -> Path:
         """What another run starts from: the pretrained weights, or the last ones where there are none."""

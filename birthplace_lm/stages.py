@@ -79,6 +79,7 @@ def _lead(job: Job, group: Group, callbacks: Sequence[pl.Callback]) -> bool:
     with job.folder.locked():
         check_same_run(job)
         job.folder.create(job.record(), job.tokenizer)
+        job.keep_pseudo_labels()
         job.folder.record_provenance(sha256_of_corpus(job.corpus))
         print(f"run folder: {job.folder.root}")
         with job.folder.errors_noted(), group.failing_together(), _mirrors(job) as mirrors:

@@ -5,37 +5,65 @@ from typing import Any
 
 from birthplace_lm.architecture import ARCHITECTURE, check_same_architecture
 from birthplace_lm.composing import ConfigError
+from birthplace_lm.corpus import Corpus, Question, sha256_of
+from birthplace_lm.decoding import answer_questions
 from birthplace_lm.runs import RunFolder
+from birthplace_lm.self_training import PseudoLabels, unlabelled
+from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 
-def with_teachers(settings: dict[str, Any]) -> tuple[dict[str, Any], list[RunFolder]]:
-    """The settings with the teachers' weights for their names, not where they lie, and the teachers in that order."""
-    recipe = settings["pretrain"].get("distillation")
+def with_teachers(settings: dict[str, Any], group: str) -> tuple[dict[str, Any], list[RunFolder]]:
+    """The settings with the teachers' weights for their names, not where they lie, and the teachers in that order.
+
+    `group` is what they teach by: "distillation" what they expect as pretrained models, "self_training" what they
+    answer at their end.
+    """
+    recipe = settings["pretrain"].get(group)
     if not recipe:
         return settings, []
     if not isinstance(recipe["runs"], list) or not recipe["runs"]:
-        raise ConfigError(f"pretrain.distillation.runs is a list of one or more finished runs, not {recipe['runs']!r}")
+        raise ConfigError(f"pretrain.{group}.runs is a list of one or more finished runs, not {recipe['runs']!r}")
     runs = [RunFolder(root) for root in recipe["runs"]]
-    for run in runs:
-        run.config()  # raises where there is no run, before its weights are asked for
-    named = sorted(((f"{run.name}@{run.starting_weights_sha256()[:8]}", run) for run in runs), key=lambda pair: pair[0])
-    distillation = {**recipe, "runs": [name for name, _ in named]}
-    return {**settings, "pretrain": {**settings["pretrain"], "distillation": distillation}}, [run for _, run in named]
+    named = sorted(((f"{run.name}@{_sha256(run, group)[:8]}", run) for run in runs), key=lambda pair: pair[0])
+    of_group = {**recipe, "runs": [name for name, _ in named]}
+    return {**settings, "pretrain": {**settings["pretrain"], group: of_group}}, [run for _, run in named]
 
 
-def teacher(run: RunFolder, sha256: str, tokenizer: CharTokenizer, longest: int) -> Transformer:
+def _sha256(run: RunFolder, group: str) -> str:
+    run.config()  # raises where there is no run, before its weights are asked for
+    return run.starting_weights_sha256() if group == "distillation" else sha256_of(run.stage(run.final_stage()).weights)
+
+
+def pseudo_labels(
+    choose: PseudoLabels, runs: Sequence[RunFolder], corpus: Corpus, tokenizer: CharTokenizer, block_size: int
+) -> tuple[Question, ...]:
+    """What finished runs answer about everybody that a document is about and no train question, where they agree.
+
+    Names and answers that do not fit the block with their two sentinels are left out. Raises what `teacher` raises.
+    """
+    sha256 = sha256_of_corpus(corpus)
+    asked = [text for text in unlabelled(corpus.documents, corpus.train) if len(text) + 1 < block_size]
+    models = (teacher(run, sha256, tokenizer, block_size, run.final_stage()) for run in runs)
+    told = choose(asked, [answer_questions(model, tokenizer, asked) for model in models])
+    return tuple(question for question in told if len(question.text) + len(question.answer or "") + 2 <= block_size)
+
+
+def teacher(
+    run: RunFolder, sha256: str, tokenizer: CharTokenizer, longest: int, stage: str | None = None
+) -> Transformer:
     """The pretrained model of a run that knows no more than its student may know, and the same characters.
 
-    `sha256` sums the student's corpus, `longest` is how many characters it sees. Raises ConfigError.
+    `sha256` sums the student's corpus, `longest` is how many characters it sees; `stage` names another model of the
+    run. Raises ConfigError.
     """
     if run.data_fingerprint() != sha256:
         raise ConfigError(
             f"{run.root} was trained on other people or another split of them, so it could tell what is held out "
             "here: name runs with the same data and held_out_share"
         )
-    model = run.load_model("pretrain" if run.stage("pretrain").finished else None)
+    model = run.load_model(stage or ("pretrain" if run.stage("pretrain").finished else None))
     if run.tokenizer().fingerprint != tokenizer.fingerprint or model.max_length < longest:
         raise ConfigError(
             f"{run.root} has another vocabulary, or sees {model.max_length} characters where this model sees "

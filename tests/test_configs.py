@@ -27,7 +27,8 @@ GROUPS = (
     "logger",
     "callbacks",
 )
-NESTED = {group: f"{group}@pretrain.{group}" for group in ("optimizer", "schedule", "averaging", "distillation")}
+OF_PRETRAIN = ("optimizer", "schedule", "averaging", "distillation", "self_training")
+NESTED = {group: f"{group}@pretrain.{group}" for group in OF_PRETRAIN}
 NESTED["adaptation"] = "adaptation@finetune.adaptation"
 OPTIONS = [
     (group, path.stem)
@@ -68,13 +69,15 @@ def test_every_option_composes_and_builds(group: str, option: str, tmp_path: Pat
         pytest.fail(f"vanilla attention takes every position, but not {option}")
     if group == "attention" and not fits(option, "learned"):
         overrides.append("positions=none")
-    if (group, option) == ("distillation", "runs"):
-        overrides.append("pretrain.distillation.runs=[runs/a]")  # they are loaded in test_distillation.py
+    if group in ("distillation", "self_training") and option == "runs":
+        overrides.append(f"pretrain.{group}.runs=[runs/a]")  # loaded in test_distillation.py and test_self_training.py
     config = settings(*(overrides if needs_folder else overrides[:1] + overrides[2:]))
     model = build_model(config, 50)
     build(config["data"])
     if recipe := config["pretrain"]["distillation"]:
         build({key: value for key, value in recipe.items() if key != "runs"})([build_model(config, 50)])
+    if recipe := config["pretrain"]["self_training"]:
+        build({key: value for key, value in recipe.items() if key != "runs"})
     build(config["corruption"], block_size=config["model"]["block_size"])
     for stage in ("pretrain", "finetune", "finetune_only"):
         if config[stage].get("adaptation"):
