@@ -137,8 +137,8 @@ class SpanCorruptionDataModule(_TrainingData):
     A share `question_share` of an epoch's examples are questions (all of them in turn); several shares follow one
     another along the training, with straight lines between. `question_loss` says whether the questions' loss covers
     "all" of the text or the "answer" alone, `document_loss` whether that of documents covers "all" or the "span" alone.
-    Each question is asked in one of the `question_wordings`, drawn anew every time, the `pseudo_labelled` ones too; what
-    the corruption policy is told of known places comes from `questions` alone.
+    Each question is asked in one of the `question_wordings`, drawn anew every time, the `pseudo_labelled` ones too;
+    what the corruption policy is told of known places comes from `questions` alone.
 
     `document_prefix` stands before every corrupted document, so that a name is as far from the start as it is in a
     question: what looks it up by position finds it in both only where both have it in the same place.
