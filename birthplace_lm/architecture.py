@@ -4,14 +4,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from birthplace_lm.composing import OF_A_RUN, ConfigError, build, differences
+from birthplace_lm.composing import OF_A_RUN, ConfigError, build, config_folder, differences, load_config
 from birthplace_lm.transformer import Transformer
 
 ARCHITECTURE = ("model", "attention", "positions")
 
 
+def with_layers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with files of configs/attention/ for their names in `attention.layers`, so that a run knows them.
+
+    Raises ConfigError for a name that is no such file.
+    """
+    attention = settings["attention"]
+    if not isinstance(attention.get("layers"), list):
+        return dict(settings)
+    layers = [_named(layer) if isinstance(layer, str) else layer for layer in attention["layers"]]
+    return {**settings, "attention": {**attention, "layers": layers}}
+
+
+def _named(name: str) -> dict[str, Any]:
+    files = {path.stem: path for path in (config_folder() / "attention").glob("*.yaml") if path.stem != "hybrid"}
+    if name not in files:
+        raise ConfigError(f"attention.layers: no attention {name!r} for a layer, but {', '.join(sorted(files))}")
+    return {**load_config(files[name]), "_partial_": True}
+
+
 def build_model(config: Mapping[str, Any], vocabulary_size: int) -> Transformer:
     """The untrained model that a configuration describes."""
+    config = with_layers(config)
     attention, positions = (build(config[part], OF_A_RUN) for part in ("attention", "positions"))
     make = build(config["model"], OF_A_RUN, vocabulary_size=vocabulary_size, attention=attention, positions=positions)
     try:

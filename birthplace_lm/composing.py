@@ -8,10 +8,12 @@ data are ever built, from this package's own parts.
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,6 +33,7 @@ ALLOWED = (
     "torch.optim.",
 )
 OF_A_RUN = tuple(f"birthplace_lm.{part}." for part in ("attention", "positions", "sources", "transformer", "world"))
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -100,10 +103,32 @@ def _check_origins(config: Any, allowed: tuple[str, ...]) -> None:
                 raise ConfigError(f"{target} is {home}, which no configuration may call")
             if "." in name or not (inspect.isclass(found) or inspect.isfunction(found)):
                 raise ConfigError(f"{target} is no class or function of a module, so no configuration may call it")
+            _check_kinds(str(target), found, config)
         config = list(config.values())
     if isinstance(config, list | tuple | ListConfig):
         for value in config:
             _check_origins(value, allowed)
+
+
+def _check_kinds(target: str, found: Any, config: Mapping[Any, Any] | DictConfig) -> None:
+    """Raise ConfigError where our own parameters that are numbers, words or switches were given something else.
+
+    Half a window would be a TypeError in the first step, and true counts as 1.
+    """
+    if not target.startswith("birthplace_lm."):
+        return
+    for name, parameter in inspect.signature(found).parameters.items():
+        kind = parameter.annotation
+        kinds = get_args(kind) if isinstance(kind, UnionType) else [kind]
+        if name in config and all(one in _KINDS for one in kinds) and not _is_one_of(config[name], kinds):
+            wanted = " or ".join(_KINDS[one] for one in kinds)
+            raise ConfigError(f"{target}: {name} is {config[name]!r}, but {wanted} is needed")
+
+
+def _is_one_of(value: Any, kinds: Collection[type]) -> bool:
+    """A whole number is a number, too; nan is none."""
+    as_number = float in kinds and type(value) in (int, float) and not math.isnan(value)
+    return as_number or (type(value) in kinds and type(value) is not float)
 
 
 def build(config: Any, allowed: tuple[str, ...] = ALLOWED, **arguments: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from birthplace_lm.architecture import build_model
+from birthplace_lm.architecture import build_model, with_layers
 from birthplace_lm.batches import step_seed
 from birthplace_lm.composing import ConfigError, as_config_errors, build, check_whole, differences
 from birthplace_lm.corpus import Corpus, CorpusError, Question
@@ -112,6 +112,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     _check_stages(settings["stages"])
     _check_numbers(settings)
     check_trainer(settings["trainer"])
+    settings = with_layers(settings)
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
         settings = with_start(settings, source, chosen)

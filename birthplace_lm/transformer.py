@@ -125,6 +125,11 @@ class Transformer(nn.Module):
         zero_init_outputs: bool = False,
     ):
         super().__init__()
+        if min(vocabulary_size, n_layers, n_heads, d_model, block_size) < 1:
+            raise ValueError(
+                f"a model of {n_layers} layers, {n_heads} heads, width {d_model}, a block of {block_size} and "
+                f"{vocabulary_size} characters: use 1 or more of each"
+            )
         where = positions(block_size=block_size, d_model=d_model, n_heads=n_heads)
         self.characters = nn.Embedding(vocabulary_size, d_model)
         self.positions = where.embedding()

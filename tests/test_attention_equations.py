@@ -319,8 +319,10 @@ def test_every_layer_of_every_variant_has_a_slow_version(attention: str) -> None
     assert {positions for name, positions in KINDS if name == attention}, f"{attention} takes no position encoding"
 
 
+@pytest.mark.parametrize("few", [0, LENGTH])  # up to so many positions go without torch's fused kernel
 @pytest.mark.parametrize(("attention", "positions"), KINDS)
-def test_it_is_its_equation(attention: str, positions: str) -> None:
+def test_it_is_its_equation(attention: str, positions: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("birthplace_lm.attention.fused._FEW", few)
     knobs: dict[str, int] = {
         "sliding_window": {"window": 4},
         "linear": {"chunk": 4},

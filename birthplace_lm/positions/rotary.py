@@ -16,8 +16,8 @@ class RotaryPositions(Positions):
 
     def __init__(self, block_size: int, d_model: int, n_heads: int, theta: float = 10_000.0):
         super().__init__(block_size, d_model, n_heads)
-        if n_heads < 1:
-            raise ValueError(f"{n_heads} heads have no pairs to turn: use 1 or more")
+        if n_heads < 1 or theta <= 0:
+            raise ValueError(f"{n_heads} heads turned by powers of theta {theta}: use 1 or more heads, a theta above 0")
         if d_model // n_heads % 2:
             raise ValueError(f"rotary positions turn pairs: a head's width must be even, not {d_model // n_heads}")
         self.theta = theta

@@ -20,6 +20,8 @@ class SinusoidalPositions(Positions):
         super().__init__(block_size, d_model, n_heads)
         if d_model % 2:
             raise ValueError(f"sinusoidal positions come in pairs of sine and cosine: the width {d_model} must be even")
+        if theta <= 0:
+            raise ValueError(f"sinusoidal positions by powers of theta {theta}: use a number above 0 such as 10000")
         if std <= 0:
             raise ValueError(f"sinusoidal positions with std {std} say nothing: use a positive number such as 0.02")
         self.theta, self.std = theta, std
