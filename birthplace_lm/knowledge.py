@@ -44,6 +44,7 @@ from birthplace_lm.world_origins import place_origins
 SWAPPED = 200  # people whose names are taken apart: enough to know a share to 7 points
 BEAM_WIDTH = 8  # beginnings kept side by side: costs about as many times what greedy answers cost
 HELD_OUT_OF_TRAIN = "held-out train people"
+NOBODY = "nobody could be asked"
 FEWEST_NAMES = 100  # of a made-up family, where fewer people are asked
 
 Card = dict[str, Any]
@@ -109,7 +110,7 @@ def _of_whom(told: Told) -> Card:
 def _chosen(known: Signals, people: Sequence[Question]) -> Card:
     """Decoding constrained to the places of the train people, and how many answers are none of them."""
     if known.places is None:
-        return {"right": None, "why": COSTLY}
+        return {"right": None, "why": COSTLY if people else NOBODY}
     likeliest = [known.places.places[i] for i in known.places.best()]
     answers = set(known.places.places)
     return {
@@ -120,8 +121,8 @@ def _chosen(known: Signals, people: Sequence[Question]) -> Card:
 
 def _beam(asking: Asking, people: Sequence[Question], greedy: Sequence[str], thorough: bool) -> Card:
     """Whether searching further than the likeliest next character mends answers."""
-    if not thorough:
-        return {"right": None, "why": COSTLY}
+    if not (thorough and people):
+        return {"right": None, "why": COSTLY if people else NOBODY}
     answers = asking.beam([question.name for question in people], BEAM_WIDTH)
     return {
         "width": BEAM_WIDTH,

@@ -231,6 +231,12 @@ def test_softmax_temperature_at_its_limits() -> None:
         fit_softmax_temperature(scores, np.array([0, 2]))
 
 
+@pytest.mark.parametrize(("n", "kind", "why"), [(8, True, "8 questions"), (20, True, "all 20"), (20, False, "all 20")])
+def test_a_constant_that_has_nothing_to_tell_apart_has_no_score(n: int, kind: bool, why: str) -> None:
+    base = calibration_card(np.full(n, 0.7), np.full(n, kind))["base_rate"]
+    assert base["brier"] is None and base["nll"] is None and base["why"].startswith(why)
+
+
 def test_calibration_on_held_out_questions() -> None:
     p, right = example(500)
     card = calibration_card(p, right, *example(500, seed=1))

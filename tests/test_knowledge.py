@@ -100,6 +100,7 @@ def test_what_is_not_defined_says_why(run: RunFolder, card: dict[str, Any]) -> N
         "the run's": card,
         "nine people's": knowledge_card(run, replace(corpus, dev=corpus.dev[:9]), Inquiry(unknown=9)),
         "nobody's": knowledge_card(run, replace(corpus, dev=(), unknown=()), Inquiry(unknown=0)),
+        "nobody's, thorough": knowledge_card(run, replace(corpus, dev=(), unknown=()), Inquiry(True, unknown=0)),
     }
     for whose, one in cards.items():
         found = list(measures(one))
@@ -107,7 +108,9 @@ def test_what_is_not_defined_says_why(run: RunFolder, card: dict[str, Any]) -> N
         assert not [where for where, row in found if row["value"] is None and not row["why"]], whose
         lines = in_six_lines(one)
         assert len(lines) == 6 and not [line for line in lines if "\n" in line or "None" in line or "nan" in line]
-    few, nobody = cards["nine people's"], cards["nobody's"]
+    few, nobody, thorough = cards["nine people's"], cards["nobody's"], cards["nobody's, thorough"]
+    for one in (nobody, thorough):
+        assert [one[way] for way in ("chosen", "beam")] == 2 * [{"right": None, "why": "nobody could be asked"}]
     assert few["calibration"]["temperature"] is None and "9 questions" in few["calibration"]["why"]
     assert few["thresholds"] == {"0.05": None, "0.1": None, "0.2": None}
     assert "9 questions" in few["confidence"]["signals"]["sequence_log_probability"]["auroc"]["why"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from birthplace_lm.evaluation.exact_match import wilson
-from birthplace_lm.evaluation.resampling import RESAMPLES, Array, Measure, interval, measures, why_undefined
+from birthplace_lm.evaluation.resampling import RESAMPLES, Array, Measure, interval, measures, one_class, why_undefined
 from birthplace_lm.evaluation.selective import ABSTAINING, payoff
 from birthplace_lm.evaluation.temperature import CLIP, cross_fitted, fit_logit_scaling
 
@@ -144,7 +144,8 @@ def calibration_card(
         calibration                   temperature, bias, and on how many questions they were fitted; or why not. When
                                       cross-fitted: of all questions, to be used on others, not in the figures here
         raw, calibrated               `probability_card` before and after
-        base_rate                     Brier score and log-loss of giving everybody the share of right answers
+        base_rate                     Brier score and log-loss of giving everybody the share of right answers, or why
+                                      that says nothing
     """
     crosswise = held_out_probability is None or held_out_right is None
     right, probability = np.asarray(right), checked(probability)
@@ -165,7 +166,7 @@ def calibration_card(
         "calibration": calibration | {"questions": len(fit_right), "right": int(fit_right.sum()), "why": why},
         "raw": probability_card(probability, right, seed),
         "calibrated": None if calibrated is None else probability_card(calibrated, right, seed),
-        "base_rate": _base_rate(right),
+        "base_rate": _base_rate(probability, right),
     }
 
 
@@ -182,9 +183,12 @@ def checked(probability: Array) -> Array:
     return np.clip(p, 0.0, 1.0)
 
 
-def _base_rate(right: Array) -> dict[str, float | None]:
-    """What a constant reaches that is the share of right answers: a model's probabilities should beat it."""
-    if not len(right):
-        return {"brier": None, "nll": None}
+def _base_rate(probability: Array, right: Array) -> dict[str, Any]:
+    """What a constant reaches that is the share of right answers: a model's probabilities should beat it.
+
+    Where there is one class or nothing to measure it reaches 0, or nothing: then it has no value, and `why` says so.
+    """
+    if why := why_undefined(probability, right) or one_class(right):
+        return {"brier": None, "nll": None, "why": why}
     share = np.full(len(right), np.mean(right))
     return {"brier": float(squared_error(share, right).mean()), "nll": float(log_loss(share, right).mean())}
