@@ -87,3 +87,8 @@ def _of_srun(environment: Mapping[str, str]) -> Rank | None:
     address = environment.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
     port = int(environment.get("MASTER_PORT", 15000 + (31 * job + step) % 15000))
     return Rank(rank, size, local, node, address, port)
+
+
+def own_cores() -> int:
+    """How many cores this process may use, of those that the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from birthplace_lm.cli import sweeps
 from birthplace_lm.composing import ConfigError
-from birthplace_lm.runs import RunFolder
+from birthplace_lm.runs import RunFolder, read_json
+from tests.helpers import CONFIGS
 from tests.test_configs import composed
 from tests.test_stages import TINY
 
@@ -106,14 +108,41 @@ def test_two_sweeps_at_once_share_their_jobs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_run_side_by_side(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    code, rows, _ = sweep(tmp_path, *launcher, "attention=vanilla,hybrid,linear", "positions=learned,rotary")
+    jobs = ("attention=vanilla,hybrid,linear", "positions=learned,rotary")
+    code, rows, out = sweep(tmp_path, "hydra/launcher=joblib", "threads=null", *jobs)
     assert code == 1 and len(rows) == 6
     ends = {tuple(row["overrides"][-2:]): row["status"] for row in rows}  # type: ignore[index]
     assert [ends[(f"attention={a}", "positions=learned")] for a in ("vanilla", "hybrid", "linear")] == ["done"] * 3
     assert ends[("attention=vanilla", "positions=rotary")] == "done"
     assert ends[("attention=linear", "positions=rotary")] == "failed"
-    assert len({row["folder"] for row in rows if row["status"] == "done"}) == 4
+    folders = {row["folder"] for row in rows if row["status"] == "done"}
+    assert len(folders) == 4 and "take turns" not in out
+    threads = [
+        read_json(tmp_path / folder / "provenance.json")["sessions"][0]["hardware"]["threads"] for folder in folders
+    ]
+    assert threads == [1] * 4  # a job a core, and no core for two
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cores", "hint"),
+    [
+        ([], 2, True),
+        ([], 1, False),
+        (["threads=1"], 2, False),
+        (["trainer=gpu"], 2, False),
+        (["hydra/launcher=slurm"], 2, False),
+    ],
+)
+def test_jobs_that_take_turns_at_all_cores_are_told_what_is_quicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    overrides: list[str], cores: int, hint: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sweeps, "own_cores", lambda: cores)
+    monkeypatch.setenv(sweeps.RECORD, "")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", [f"paths.runs={tmp_path}", *overrides], return_hydra_config=True)
+    sweeps.SweepRecord().on_multirun_start(config)
+    assert ("hydra/launcher=joblib" in capsys.readouterr().out) == hint
 
 
 def test_the_table_names_what_differs(

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from birthplace_lm.cli.sweeps import RECORD, noted
 from birthplace_lm.composing import ConfigError
-from birthplace_lm.ranks import Rank, RankError, own_rank, wanted_ranks
+from birthplace_lm.ranks import Rank, RankError, own_cores, own_rank, wanted_ranks
 from birthplace_lm.stopping import heard
 
 INTERRUPTED = 130  # exit status
@@ -133,8 +133,7 @@ def _process(rank: Rank, folder: Path, threads: int | None) -> subprocess.Popen[
 
     Its standard input is a pipe that nothing is written to: it ends when we do, however that comes.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(threads or max(1, cores // rank.size)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    environment = {"OMP_NUM_THREADS": str(threads or max(1, own_cores() // rank.size)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     environment |= {**os.environ, **rank.environment()}
     command = [sys.executable, "-m", "birthplace_lm.cli.ranks", str(folder / "job.json")]
     with open(folder / f"{rank.rank}.txt", "wb") as errors:

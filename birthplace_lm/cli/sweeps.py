@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from birthplace_lm.composing import ConfigError, in_one_line
-from birthplace_lm.ranks import own_rank, wanted_ranks
+from birthplace_lm.ranks import own_cores, own_rank, wanted_ranks
 
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
 _STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
@@ -45,6 +45,19 @@ class SweepRecord(Callback):
             print(f"error: the runs folder {folder.parent} cannot be written: {error}", file=sys.stderr)
             sys.exit(2)
         os.environ[RECORD] = str(path)
+        if hint := _side_by_side(config):
+            print(hint)
+
+
+def _side_by_side(config: DictConfig) -> str:
+    """What would be quicker where jobs take turns at all cores; "" where that is not so or was chosen."""
+    in_turn = str(config.hydra.launcher._target_).endswith("BasicLauncher")
+    if not in_turn or config.threads or config.trainer.accelerator != "cpu" or own_cores() < 2:
+        return ""
+    return (
+        "jobs take turns at all cores; one a core is quicker (birthplace-bench jobs measures it): "
+        "hydra/launcher=joblib, which pip install -e .[sweeps] brings"
+    )
 
 
 def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
