@@ -43,6 +43,30 @@ def test_batched_answers_are_those_of_one_at_a_time(
         assert answer.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
 
 
+@pytest.mark.slow
+@torch.inference_mode()
+def test_500_questions_have_the_answers_of_uncached_float64() -> None:
+    """All at once with a cache in float32; but for choices so close that float32 cannot make them."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 15, (500,), generator=draw).tolist()
+    asked = ["".join("abcdefghijklmnopqr"[i] for i in torch.randint(0, 18, (n,), generator=draw)) for n in lengths]
+    model = roughened(tiny(seed=5))
+    model.head.weight[MASK_ID] += 0.5  # so that answers end, some of them late
+    answers = answer_questions(model.eval(), TOKENIZER, asked)
+    close = list[float]()
+    model.double().register_forward_hook(
+        lambda _, __, logits: close.append(float(-logits[0, -1].topk(2).values.diff().item()))
+    )
+    undecided = 0
+    for question, answer in zip(asked, answers, strict=True):
+        close.clear()
+        expected = slow_answer(model, question, 32)
+        undecided += min(close) < 1e-4
+        if min(close) >= 1e-4:
+            assert (answer.text, answer.finished) == (expected.text, expected.finished)
+    assert undecided < 10 and len({answer.text for answer in answers}) > 100
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_no_more_questions_at_a_time_than_allowed(batch_size: int) -> None:
     model = tiny()

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from birthplace_lm.benchmarks import on_gpu, training, training_table
+from birthplace_lm.benchmarks import decoding, on_gpu, training, training_table
 from birthplace_lm.benchmarks.matmul import MatmulRate
 from birthplace_lm.benchmarks.training import BARE, BFLOAT16, LIGHTNING, TEXTBOOK, Timing
 from birthplace_lm.benchmarks.ways import UnavailableError, Way
@@ -301,11 +302,15 @@ def test_a_plain_process_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, plain
     assert len(calls) == (not plain) and ("ONEDNN_PRIMITIVE_CACHE_CAPACITY" in os.environ) == (not plain)
 
 
-def test_a_way_starts_from_what_a_run_has_pretrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tiny_run(tmp_path / "runs", "stages=[pretrain]")
+def test_a_way_starts_from_what_a_run_has_pretrained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_run(tmp_path / "runs", "stages=[pretrain,finetune]")
+    asked: list[Any] = []
+    monkeypatch.setattr(decoding, "compare", lambda model, *_: asked.append(model))
     out = tmp_path / "found.json"
     which = ["--start-from", str(folder.root), "--batch-size", "4", "--steps", "1", "--repetitions", "1"]
-    bench.main([*which, "--no-memory", "--questions", "0", "--ways", "bare", "x-transformers", "--out", str(out)])
+    bench.main([*which, "--no-memory", "--questions", "3", "--ways", "bare", "x-transformers", "--out", str(out)])
     found = json.loads(out.read_text())
     assert found["missing"] == {"x-transformers": "it cannot begin with weights of ours"}
     assert [row["parameters"] for row in found["training"]] == [folder.load_model("pretrain").n_parameters()]
@@ -314,6 +319,8 @@ def test_a_way_starts_from_what_a_run_has_pretrained(tmp_path: Path, capsys: pyt
     expected = folder.load_model("pretrain").state_dict()
     assert all(torch.equal(weights, expected[name]) for name, weights in model.state_dict().items())
     assert recording.block_size == folder.config()["model"]["block_size"]
+    (answering,), expected = asked, folder.load_model("finetune").state_dict()  # and questions are answered as it does
+    assert all(torch.equal(weights, expected[name]) for name, weights in answering.state_dict().items())
     with pytest.raises(SystemExit, match="2"):
         bench.main([*which, "--model", "small"])
     assert "--start-from takes the model of the run" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         type=_natural,
         default=500,
         metavar="N",
-        help="training: to decode, by a new model (default: 500)",
+        help="training: to decode, by a new model or the run started from (default: 500)",
     )
     training.add_argument("--seconds", type=float, default=20.0, metavar="S", help="jobs: a turn (default: 20)")
 

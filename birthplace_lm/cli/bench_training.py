@@ -192,13 +192,20 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
 
 
 def _decoding(options: argparse.Namespace, corpus: "Corpus") -> dict[str, Any] | None:
-    """All dev questions against one by one, with a new model; None without questions."""
+    """All dev questions against one by one, with a new model, whose answers have no end, or as a run answers them.
+
+    None without questions.
+    """
     from birthplace_lm.benchmarks import decoding
+    from birthplace_lm.runs import RunFolder
     from birthplace_lm.tokenizer import CharTokenizer
 
     questions = [question.text for question in corpus.dev][: options.questions]
     if not questions:
         return None
+    if options.start_from:
+        folder = RunFolder(options.start_from)
+        return decoding.compare(folder.load_model(), folder.tokenizer(), questions)
     tokenizer = CharTokenizer.fit([*corpus.documents, *(question.text for question in corpus.dev)])
     model = model_of((options.attention or ["vanilla"])[0], options.model)(len(tokenizer))
     return decoding.compare(model, tokenizer, questions)
