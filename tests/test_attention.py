@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra.utils import get_object
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -782,3 +783,14 @@ def test_positions_for_other_heads_keep_their_knobs() -> None:
     assert RotaryPositions(24, 16, 2, theta=5.0).for_heads(4).theta == 5.0
     other = SinusoidalPositions(24, 16, 2, theta=5.0, std=0.1).for_heads(4)
     assert (other.theta, other.std, other.n_heads) == (5.0, 0.1, 4)
+
+
+@every_variant
+def test_every_docstring_says_what_it_costs_and_where_it_comes_from(attention: str) -> None:
+    kind = get_object(str(option("attention", attention)["_target_"]))
+    text = " ".join((kind.__doc__ or "").split())
+    assert "arXiv" in text and "cache" in text, attention
+    if attention != "hybrid":  # whose layers say it
+        assert all(word in text.lower() for word in ("time o(", "memory o(", "numbers")), attention
+        f"{attention}: and what it cannot do?"
+    )

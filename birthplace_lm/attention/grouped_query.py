@@ -7,7 +7,8 @@ from birthplace_lm.positions import Positions
 class GroupedQueryAttention(FusedAttention):
     """softmax(Q_h K_gᵀ/√K) V_g, head h in group g = ⌊h·G/H⌋ (Ainslie et al. 2023, arXiv 2305.13245).
 
-    Between vanilla (G = H) and multi-query (G = 1): a layer moves at most GK numbers of a position. Time O(T²D + TD²),
+    Between vanilla (G = H) and multi-query (G = 1): looks up by content as these do, with H places to look at, but a
+    layer moves at most GK numbers of a position, and heads of a group cannot read different ones. Time O(T²D + TD²),
     memory O(HT²) or O(TD) fused, decode cache 2GK = 2DG/H numbers a position.
     """
 

@@ -11,6 +11,11 @@ from birthplace_lm.positions import Positions
 class Hybrid:
     """A factory that builds the first of `layers` for a model's first layer, the second for the second, and so on.
 
+    Layer n is x + attention_{n mod L}(x) of the L listed, so the model computes whatever its layers can one after the
+    other: places gathered by a synthesizer and compared by the vanilla layer above, which neither does alone. Within a
+    layer nothing is mixed (for that there are the mixtures), and what the first layer lacks only a later one can do.
+    Interleaving kinds is older than Transformers; with attention e.g. Lieber et al. 2024 (Jamba, arXiv 2403.19887).
+
     After the last it begins again with the first. A model builds its layers in order and hands the same Positions
     object to all of them and to no other model, so that object tells the models apart: every model starts with the
     first variant, however many layers the one before had. Positions have to suit all variants that are used. Cost in

@@ -8,8 +8,9 @@ from birthplace_lm.positions import Positions
 class DenseVanillaAttention(ScoredAttention):
     """softmax(α₁(ReLU(XA + b₁)B + b₂) + α₂QKᵀ/√K) V, α = softmax of two scalars.
 
-    Can do what either part can, at most half as sharply at the start; rotary and ALiBi act on the part that has queries
-    and keys. Time O(T²D + TD²), memory O(HT²), decode cache 2D numbers a position.
+    Can do what either part can, at most half as sharply at the start; one α serves all heads and positions, so that no
+    head can be of one kind and the next of the other. Rotary and ALiBi act on the part that has queries and keys. Time
+    O(T²D + TD²), memory O(HT²), decode cache 2D numbers a position.
     Source: Tay et al. 2020, arXiv 2005.00743, section 3.3.
     """
 

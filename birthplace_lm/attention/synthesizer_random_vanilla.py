@@ -10,8 +10,9 @@ class RandomVanillaAttention(ScoredAttention):
     """softmax(α₁R + α₂QKᵀ/√K) V, α = softmax of two scalars (Tay et al. 2020, arXiv 2005.00743, section 3.3).
 
     Looks up by content as vanilla does, with a learned habit for every pair of places on top, much like a bias for
-    positions; rotary and ALiBi act on the part that has queries and keys. Hℓ² + 2 parameters more than vanilla. Time
-    O(T²D + TD²), memory O(HT²), decode cache 2D numbers a position.
+    positions; the habit is the same whatever stands there, and one α serves all heads. Rotary and ALiBi act on the part
+    that has queries and keys. Hℓ² + 2 parameters more than vanilla. Time O(T²D + TD²), memory O(HT²), decode cache
+    2D numbers a position.
     """
 
     def __init__(self, d_model: int, n_heads: int, block_size: int, dropout: float, positions: Positions):

@@ -7,8 +7,10 @@ from birthplace_lm.positions import Positions
 class VanillaAttention(FusedAttention):
     """softmax(QKᵀ/√K) V, a head at a time (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
 
-    Compares what stands at two positions, so one layer can look a thing up by its content. Time O(T²D + TD²), memory
-    O(TD) with a flash kernel and O(HT²) without, decode cache 2D numbers a position. With `qk_norm` queries and keys
+    Compares what stands at two positions, so one layer can look a thing up by its content. It cannot look at a place as
+    such, the one before say, but by what positions add to the content or do to scores, and of two contents in turn
+    (whose place stands behind this name?) it needs two layers for each step. Time O(T²D + TD²), memory O(TD) with a
+    flash kernel and O(HT²) without, decode cache 2D numbers a position. With `qk_norm` queries and keys
     have norm √K times a learned gain before they are compared (Henry et al. 2020, arXiv 2010.04245), which keeps large
     learning rates stable.
     """
