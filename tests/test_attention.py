@@ -792,5 +792,3 @@ def test_every_docstring_says_what_it_costs_and_where_it_comes_from(attention: s
     assert "arXiv" in text and "cache" in text, attention
     if attention != "hybrid":  # whose layers say it
         assert all(word in text.lower() for word in ("time o(", "memory o(", "numbers")), attention
-        f"{attention}: and what it cannot do?"
-    )
