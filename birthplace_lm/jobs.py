@@ -116,6 +116,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:
         settings = with_start(settings, source, chosen)
+    with as_config_errors("settings"):
+        build_model(settings, vocabulary_size=2)  # what does not go together is told before a corpus is read
     settings, teachers = with_teachers(settings, "distillation")
     settings, answering = with_teachers(settings, "self_training")
     with as_config_errors("data", but=(CorpusError,)):

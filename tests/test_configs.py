@@ -11,7 +11,9 @@ from omegaconf import DictConfig
 
 from birthplace_lm.architecture import build_model
 from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain
+from birthplace_lm.corpus import CorpusError
 from birthplace_lm.identity import run_name
+from birthplace_lm.jobs import prepare
 from birthplace_lm.world import World
 from tests.helpers import CONFIGS, fits
 
@@ -88,6 +90,16 @@ def test_every_option_composes_and_builds(group: str, option: str, tmp_path: Pat
         build(callback)
     if config["trainer"]["accelerator"] == "cpu":
         build(config["trainer"], logger=False)
+
+
+def test_what_does_not_go_together_is_refused_before_the_data_are_looked_for(tmp_path: Path) -> None:
+    nowhere = ("data=cs224n", f"data.dir={tmp_path / 'nowhere'}")
+    with pytest.raises(ConfigError, match="RotaryPositions acts on query-key scores, and a synthesizer has none"):
+        prepare(settings("attention=synthesizer", "positions=rotary", *nowhere), ())
+    with pytest.raises(ConfigError, match="3 heads do not divide the width 256"):
+        prepare(settings("model.n_heads=3", *nowhere), ())
+    with pytest.raises(CorpusError, match="not found"):
+        prepare(settings(*nowhere), ())
 
 
 def test_unknown_keys_are_errors() -> None:
