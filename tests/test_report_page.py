@@ -319,6 +319,9 @@ def test_what_a_knowledge_card_holds_is_told_and_what_it_lacks_is_a_dash(tmp_pat
     card = {
         "stored": {"cloze": {"either": {"stored": share, "right_given_stored": undefined}}},
         "confidence": {"signals": {"margin": {"auroc": {"value": 0.75, "low": 0.6, "high": 0.9}}, "odd": 3}},
+        "thresholds_hold": {"0.1": {"answered": share, "threshold": 0.3}},
+        "unknown_names": {"gibberish": {"known_place": share, "asked": 4}, "held out": {"asked": 0}},
+        "errors": {"types": {"namesake's place": share}},
     }
     for name, content in (("a", json.dumps(card)), ("b", '{"stored": ['), ("c", "[]")):
         (finished(tmp_path, name, attention=name) / "knowledge.json").write_text(content)
@@ -328,8 +331,11 @@ def test_what_a_knowledge_card_holds_is_told_and_what_it_lacks_is_a_dash(tmp_pat
         "50.0% (2 of 4)",
         "not defined: there are no stored places",
         "–",
+        *("–", "–", "–", "–", "50.0% (2 of 4)", "–"),  # of the surest; nothing of calibration, so no table
+        *("50.0% (2 of 4)", "–"),
         "0.750 (0.60 – 0.90)",
         "–",
+        "50.0% (2 of 4)",
     ]
     assert "<svg" not in html  # a part of a card draws no picture
     assert page.knowledge_cards(variants(finished(tmp_path / "none", "d"))) == ""

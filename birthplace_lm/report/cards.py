@@ -17,11 +17,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Card = Mapping[str, Any]
-_STORED = {
-    "place completed in the biography": ("stored",),
-    "right if stored": ("right_given_stored",),
-    "right if not stored": ("right_given_not_stored",),
+_CLOZE, _OWN = ("stored", "cloze", "either"), ("confidence", "signals", "sequence_log_probability")
+_HOLDS = ("thresholds_hold", "0.1")
+# What stands in the tables, where a card has it: a share of people or a measure with its interval, by its path.
+_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Stored and extracted": {
+        "place completed in the biography": (*_CLOZE, "stored"),
+        "right if stored": (*_CLOZE, "right_given_stored"),
+        "right if not stored": (*_CLOZE, "right_given_not_stored"),
+    },
+    "If only the surest are answered, by the answer's probability": {
+        "AURC": (*_OWN, "aurc"),
+        **{f"answered at {float(risk):.0%} risk": (*_OWN, "coverage_at_risk", risk) for risk in ("0.05", "0.1", "0.2")},
+        "threshold for 10% wrong: answered": (*_HOLDS, "answered"),
+        "wrong of these": (*_HOLDS, "wrong"),
+    },
+    "Calibration": {
+        "error, as the model says": ("probabilities", "raw", "ece"),
+        "calibrated": ("probabilities", "calibrated", "ece"),
+        "Brier, as the model says": ("probabilities", "raw", "brier"),
+        "Brier, calibrated": ("probabilities", "calibrated", "brier"),
+        "abstaining at 0.75": ("probabilities", "raw", "abstaining", "0.75", "score"),
+        "never abstaining": ("probabilities", "raw", "abstaining", "0.75", "always"),
+    },
 }
+# The same of each family of names that somebody was asked about.
+_UNKNOWN = "Unknown names: answered with a known place, and AUROC of known against unknown by the answer's probability"
+_OF_FAMILY = {"known place": ("known_place",), "AUROC": (*_OWN[1:], "auroc")}
 # What there is to draw of one card: the part of the card, the picture, what it is, how to read it.
 _PICTURES: tuple[tuple[str, Callable[[Card], "Figure"], str, str], ...] = (
     ("confidence", knowledge_figures.auroc_bars, "How well each signal tells right from wrong answers",
@@ -42,18 +64,29 @@ def knowledge_cards(variants: Sequence[Variant]) -> str:
     if not cards:
         return ""
     signals = list(dict.fromkeys(name for card in cards.values() for name in _part(card, "confidence", "signals")))
-    rows: list[Row] = [
-        [name, *(_share(_cloze(card, *path)) for path in _STORED.values())] for name, card in cards.items()
-    ]
-    told = table("Stored and extracted", ["run", *_STORED], rows)
-    if signals:
-        rows = [
-            [name, *(_auroc(_part(card, "confidence", "signals", signal, "auroc")) for signal in signals)]
-            for name, card in cards.items()
-        ]
-        told += table("AUROC of every signal of confidence", ["run", *signals], rows)
+    errors = list(dict.fromkeys(name for card in cards.values() for name in _part(card, "errors", "types")))
+    tables: dict[str, dict[str, tuple[str, ...]]] = {
+        **_TABLES,
+        _UNKNOWN: {
+            f"{family}, {what}": ("unknown_names", family, *path)
+            for family in dict.fromkeys(name for card in cards.values() for name in _asked_about(card))
+            for what, path in _OF_FAMILY.items()
+        },
+        "AUROC of every signal of confidence": {name: ("confidence", "signals", name, "auroc") for name in signals},
+        "Wrong answers": {name: ("errors", "types", name) for name in errors},
+    }
+    told = "".join(_table(title, columns, cards) for title, columns in tables.items())
     first, card = next(iter(cards.items()))
     return told + "".join(_picture(number, first, card) for number in range(len(_PICTURES)))
+
+
+def _table(title: str, columns: Mapping[str, tuple[str, ...]], cards: Mapping[str, Card]) -> str:
+    """A row a run; "" where no run has any of it."""
+    found = {name: [_part(card, *path) for path in columns.values()] for name, card in cards.items()}
+    if not any(map(any, found.values())):
+        return ""
+    rows: list[Row] = [[name, *map(_figure, figures)] for name, figures in found.items()]
+    return table(title, ["run", *columns], rows)
 
 
 def _card(folder: Path) -> Card:
@@ -65,6 +98,12 @@ def _card(folder: Path) -> Card:
     return card if isinstance(card, dict) else {}
 
 
+def _asked_about(card: Card) -> list[str]:
+    """The families of unknown names with anybody in them."""
+    families = _part(card, "unknown_names")
+    return [name for name in families if _part(families, name).get("asked")]
+
+
 def _part(card: Any, *path: str) -> Card:
     """What lies at a path of keys, empty where it does not."""
     for key in path:
@@ -72,22 +111,13 @@ def _part(card: Any, *path: str) -> Card:
     return card if isinstance(card, Mapping) else {}
 
 
-def _cloze(card: Card, key: str) -> Card:
-    """A figure of the cloze test, by whichever reading got the place out."""
-    return _part(card, "stored", "cloze", "either", key)
-
-
-def _share(share: Card) -> Cell:
-    value = share.get("value")
-    if not isinstance(value, int | float):
-        return Cell(f"not defined: {share['why']}" if share.get("why") else "–")
-    return Cell(f"{value:.1%} ({share.get('count', '?')} of {share.get('total', '?')})", value)
-
-
-def _auroc(measure: Card) -> Cell:
+def _figure(measure: Card) -> Cell:
+    """A share with its counts, or a measure with its interval; why it has no value, or a dash where it is not there."""
     value = measure.get("value")
     if not isinstance(value, int | float):
         return Cell(f"not defined: {measure['why']}" if measure.get("why") else "–")
+    if "total" in measure:
+        return Cell(f"{value:.1%} ({measure.get('count', '?')} of {measure['total']})", value)
     low, high = measure.get("low"), measure.get("high")
     known = isinstance(low, int | float) and isinstance(high, int | float)
     return Cell(f"{value:.3f} ({low:.2f} – {high:.2f})" if known else f"{value:.3f}", value)
