@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 
 # A file's tests share what it trains, so files are handed out whole; a thread each keeps the workers out of each other's way.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONUTF8=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -19,7 +19,8 @@ The files stand in the order in which the data goes through them; each imports o
     self_training            what finished runs answer, as questions to learn
     exploration/             what one attention layer can be made to do by hand
     benchmarks/              how fast, and at what cost
-    composing, provenance, identity, runs, teachers    configurations to objects, what tells runs apart, the run folder
+    composing, setting_names      configurations to objects, and which settings there are
+    provenance, identity, runs, teachers        what tells runs apart, the run folder, who may teach
     figures, attention_maps, attention_figure, attention_page     a run folder to pictures
     asking, knowledge, knowledge_figures, knowledge_report        what a run knows, and whether it knows that it knows
     scoring                  a run folder to a table

@@ -18,6 +18,7 @@ from birthplace_lm.tokenizer import PAD, CharTokenizer
 def quieten_lightning() -> None:
     """Leave out what Lightning tells about hardware that is absent and loaders that need no workers."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # which say what they were asked for
     warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
     for message in _IDLE:
         warnings.filterwarnings("ignore", f".*{message}.*")
@@ -63,7 +64,7 @@ class ProgressLine(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        last = trainer.global_step >= trainer.max_steps
+        last = trainer.global_step >= _steps(trainer)
         if not trainer.is_global_zero:
             return
         if last or now - self._shown >= (self.refresh_seconds if self._live else self.every_seconds):
@@ -72,7 +73,7 @@ class ProgressLine(pl.Callback):
             say(f"\r\033[K{text}" if self._live else text, end="\n" if last or not self._live else "")
 
     def _line(self, trainer: pl.Trainer, module: Any, last: bool) -> str:
-        step, total, plan = trainer.global_step, trainer.max_steps, trainer.datamodule.plan  # type: ignore[attr-defined]
+        step, total, plan = trainer.global_step, _steps(trainer), trainer.datamodule.plan  # type: ignore[attr-defined]
         loss, now = float(trainer.callback_metrics["train/loss"]), _mark(trainer, module)
         while len(self._marks) > 1 and now.seconds - self._marks[1].seconds >= self.recent_seconds:
             self._marks.popleft()
@@ -86,6 +87,12 @@ class ProgressLine(pl.Callback):
             f"{stage}  step {step:,}/{total:,}  epoch {plan.epochs_before(step):.1f}/{plan.epochs}  "
             f"loss {loss:.3f}  {rate:,.0f} characters/s  {duration(left)} left"
         )
+
+
+def _steps(trainer: pl.Trainer) -> int:
+    """How many steps the fit has: as many as the trainer was told, or where it counts epochs as the data have."""
+    total: int = trainer.datamodule.plan.total_steps  # type: ignore[attr-defined]
+    return min(trainer.max_steps, total) if trainer.max_steps >= 0 else total
 
 
 def _mark(trainer: pl.Trainer, module: Any) -> _Mark:

@@ -149,7 +149,9 @@ def build(config: Any, allowed: tuple[str, ...] = ALLOWED, **arguments: Any) -> 
         # Lightning's own error goes by its name: to import it would take longer than all else here
         refused = type(cause).__name__ == "MisconfigurationException"
         if refused or isinstance(cause, ValueError | TypeError | OSError | ImportError):
-            raise ConfigError(f"{config.get('_target_')}: {cause}") from cause
+            partial = "required positional argument" in str(cause) and not config.get("_partial_")
+            hint = " (is _partial_: true missing beside _target_?)" if partial else ""
+            raise ConfigError(f"{config.get('_target_')}: {cause}{hint}") from cause
         raise
 
 

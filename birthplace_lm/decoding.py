@@ -47,8 +47,11 @@ def answer_questions(
 ) -> list[Answer]:
     """Greedy answers of at most max_new_tokens characters, in the order of the questions.
 
-    Raises ValueError for fewer than 1 character or 1 question at a time, and for a question that does not fit.
+    Raises ValueError for fewer than 1 character or 1 question at a time, and for a question that does not fit;
+    TypeError for a text where a list of them is meant.
     """
+    if isinstance(questions, str):
+        raise TypeError(f"questions are a list of texts, not one of {len(questions)} characters: [{questions[:40]!r}]")
     if max_new_tokens < 1 or batch_size < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens} and batch_size {batch_size} have to be 1 or more")
     prompts = prompts_of(model, tokenizer, questions)

@@ -11,6 +11,9 @@ from birthplace_lm.wordings import QUESTION
 _NOT_OF_THE_RUN = (
     "paths", "logger", "wandb", "callbacks", "checkpoint", "choices", "name", "threads", "stages", "ask_at_most",
 )  # fmt: skip
+_NOT_OF_THE_TRAINER = ("num_nodes", "default_root_dir", "profiler")
+# What the trainer shows on the way changes no weight; these are the values that every trainer begins with.
+_SHOWN = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 # Settings that came after the first runs, and what holds where they are not set: with that a run is the one it was.
 _ADDED: dict[str, dict[str, Any]] = {
     "data": {"names": "unicode"},
@@ -40,9 +43,9 @@ def of_the_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     of_run = {
         key: _as_first(key, value) for key, value in without_places(settings).items() if key not in _NOT_OF_THE_RUN
     }
-    trainer = {key: value for key, value in of_run.get("trainer", {}).items() if key != "num_nodes"}
+    trainer = {key: value for key, value in of_run.get("trainer", {}).items() if key not in _NOT_OF_THE_TRAINER}
     callbacks = {name: node for name, node in (settings.get("callbacks") or {}).items() if not _watches(node)}
-    return {**of_run, "trainer": {**trainer, "devices": 1}, **({"callbacks": callbacks} if callbacks else {})}
+    return {**of_run, "trainer": {**trainer, **_SHOWN, "devices": 1}, **({"callbacks": callbacks} if callbacks else {})}
 
 
 def _watches(callback: Any) -> bool:

@@ -27,6 +27,7 @@ from birthplace_lm.trainer_settings import check_trainer
 from birthplace_lm.transformer import Transformer
 
 _ORDER = (*STAGES, "evaluate")
+PSEUDO_LABELS = "pseudo_labels.json"  # of the run folder
 
 Data = SpanCorruptionDataModule | BirthplaceDataModule
 
@@ -50,8 +51,8 @@ class Job:
 
     def keep_pseudo_labels(self) -> None:
         """What other runs answered, for whoever wants to look, and for the run when it goes on."""
-        if self.pseudo_labelled and not self.folder.pseudo_labels.is_file():
-            write_json(self.folder.pseudo_labels, {question.text: question.answer for question in self.pseudo_labelled})
+        if self.pseudo_labelled and not (kept := self.folder.root / PSEUDO_LABELS).is_file():
+            write_json(kept, {question.text: question.answer for question in self.pseudo_labelled})
 
     def model(self) -> Transformer:
         """Untrained; the same weights for the same seed."""
@@ -150,8 +151,8 @@ def _pseudo_labelled(job: Job, runs: Sequence[RunFolder]) -> Sequence[Question]:
     """What other runs answer, or answered when this run began: another machine might round to another answer."""
     if not runs:
         return ()
-    if job.folder.pseudo_labels.is_file():
-        return tuple(Question(text, answer) for text, answer in read_json(job.folder.pseudo_labels).items())
+    if (kept := job.folder.root / PSEUDO_LABELS).is_file():
+        return tuple(Question(text, answer) for text, answer in read_json(kept).items())
     recipe = job.settings["pretrain"]["self_training"]
     with as_config_errors("pretrain.self_training"):
         choose: PseudoLabels = build({key: value for key, value in recipe.items() if key != "runs"})

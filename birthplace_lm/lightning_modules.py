@@ -66,10 +66,26 @@ class _NextCharacter(pl.LightningModule):
         return self.seconds_before + time.monotonic() - self._started
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer, data = self.make_optimizer(self.transformer), self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self._planned_data()
+        optimizer = self.make_optimizer(self.transformer)
         total = data.positions_at(data.plan.total_steps)
         rate = LambdaLR(optimizer, lambda step: self.schedule(data.positions_at(step + 1), total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def _planned_data(self) -> Any:
+        """The DataModule, whose plan says what each step learns from; one epoch of Lightning's is all of the plan."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if getattr(data, "plan", None) is None:
+            raise TypeError(
+                f"{type(self).__name__} learns from a SpanCorruptionDataModule or a BirthplaceDataModule, whose plan "
+                f"says which examples a step has: trainer.fit(module, datamodule=…), not {type(data).__name__}"
+            )
+        total, steps, several = data.plan.total_steps, self.trainer.max_steps, self.trainer.accumulate_grad_batches
+        if steps > total:
+            raise ValueError(f"max_steps is {steps}, but the data have {total} steps: raise their epochs instead")
+        if several != 1:
+            raise ValueError(f"accumulate_grad_batches is {several}: raise the data's batch_size instead")
+        return data
 
     def on_train_start(self) -> None:
         self._started, self._first_step = time.monotonic(), self.global_step

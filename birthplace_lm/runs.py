@@ -130,10 +130,6 @@ class RunFolder:
         """Of all finished stages together, every session of them."""
         return sum(self.stage(name).facts().get("seconds", 0.0) for name in STAGES)
 
-    @property
-    def pseudo_labels(self) -> Path:
-        return self.root / "pseudo_labels.json"
-
     def starting_weights(self) -> Path:
         """What another run starts from: the pretrained weights, or the last ones where there are none."""
         begin = self.stage("pretrain")
@@ -143,7 +139,13 @@ class RunFolder:
         return sha256_of(self.starting_weights())
 
     def load_model(self, stage: str | None = None) -> Transformer:
-        """The trained model of a stage (by default the one that answers), ready for evaluation."""
+        """The trained model of a stage (by default the one that answers), ready for evaluation.
+
+        Raises ConfigError for a stage that is not finished, or is none.
+        """
+        if stage and not self.stage(stage).finished:
+            finished = ", ".join(name for name in STAGES if self.stage(name).finished)
+            raise ConfigError(f"{self.root} has no finished stage {stage!r}, but {finished or 'none at all'}")
         model = build_model(self.config(), len(self.tokenizer()))
         load_weights(self.stage(stage or self.final_stage()).weights, model)
         return model.eval()

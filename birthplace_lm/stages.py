@@ -29,6 +29,7 @@ from birthplace_lm.loggers import Mirror, labels_of
 from birthplace_lm.process import set_up_process
 from birthplace_lm.runs import STAGES, RunFolder, Stage, read_json, write_json
 from birthplace_lm.scoring import evaluate
+from birthplace_lm.setting_names import check_names
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import save_weights
@@ -62,6 +63,7 @@ def run(
     Where the trainer's settings want several processes, each of them calls this, and rank 0 alone writes and evaluates.
     """
     settings = plain(config)
+    check_names(settings)
     settings["choices"] = dict(choices or settings["choices"])
     quieten_lightning()
     if isinstance(settings["threads"], int) and settings["threads"] > 0:  # `prepare` refuses others
@@ -85,9 +87,17 @@ def _lead(job: Job, group: Group, callbacks: Sequence[pl.Callback]) -> bool:
         with job.folder.errors_noted(), group.failing_together(), _mirrors(job) as mirrors:
             trained = any([_train(job, group, stage, callbacks, mirrors) for stage in job.steps])
             if "evaluate" in job.settings["stages"]:
-                mirrored = not trained and job.folder.is_scored()  # told once, not again by every repetition
-                _evaluate(job, [] if mirrored else mirrors)
+                told = _told_before(job) and not trained  # once, not again by every repetition
+                if told and mirrors:
+                    print(f"{', '.join(job.settings['logger'])}: told before of this run, which is finished")
+                _evaluate(job, [] if told else mirrors)
     return trained
+
+
+def _told_before(job: Job) -> bool:
+    """Whether the run is scored and these mirrors know it; those of a run that does not say so are taken to."""
+    told = job.folder.metrics().get("mirrored")
+    return job.folder.is_scored() and (told is None or set(job.settings["logger"] or {}) <= set(told))
 
 
 def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback], mirrors: Sequence[Mirror]) -> bool:
@@ -208,6 +218,9 @@ def _evaluate(job: Job, mirrors: Sequence[Mirror]) -> None:
     status = "failed"
     try:
         evaluate(job.folder, job.corpus, loggers, Inquiry(at_most=job.settings.get("ask_at_most")))
+        told = [*job.folder.metrics().get("mirrored", []), *(job.settings["logger"] or {})] if mirrors else []
+        if told:
+            job.folder.update_metrics(mirrored=sorted(set(told)))
         status = "success"
     finally:
         for logger in loggers:

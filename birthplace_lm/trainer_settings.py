@@ -8,7 +8,10 @@ import torch
 from birthplace_lm.composing import ConfigError, check_whole
 
 _LENGTH = "how long a training is, its epochs and batch_size say (pretrain.epochs=…, finetune.batch_size=…)"
-_KEPT = "checkpoints, logs and progress have groups of their own (checkpoint.keep=…, logger=…, +callbacks.NAME=…)"
+_KEPT = (
+    "checkpoints, logs and progress have settings of their own (checkpoint.every_n_steps=…, checkpoint.keep=…, "
+    "logger=…; a bar of Lightning's wants trainer.enable_progress_bar=true)"
+)
 # What the Trainer is given by the stages, or what would break their exact resumption; the value each has here.
 _DECIDED: dict[str, tuple[Any, str]] = {
     "accumulate_grad_batches": (1, "a batch is as large as batch_size says, and micro_batches are the groups of it"),

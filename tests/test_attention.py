@@ -30,7 +30,7 @@ from birthplace_lm.runs import RunFolder, write_json
 from birthplace_lm.storage import save_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
-from tests.helpers import PAIRS, VARIANTS, option, roughened, tiny
+from tests.helpers import PAIRS, POSITIONS, VARIANTS, option, roughened, tiny
 
 every_pair = pytest.mark.parametrize(("attention", "positions"), PAIRS)
 every_variant = pytest.mark.parametrize("attention", VARIANTS)
@@ -365,6 +365,15 @@ def test_first_values_are_spread_as_the_docstrings_say(attention: str, parameter
     models = [tiny(attention, d_model=256, block_size=64, seed=seed) for seed in range(4)]
     values = torch.cat([model.blocks[0].attention.get_parameter(parameter).flatten() for model in models])
     assert values.std().item() == pytest.approx(std, rel=0.1) and abs(values.mean().item()) < 0.2 * std
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_positions_for_other_heads_are_else_the_same(positions: str) -> None:
+    one = build(option("positions", positions))(block_size=24, d_model=16, n_heads=4)
+    one.strength = 5.0  # of somebody's own
+    other = one.for_heads(2)
+    assert (other.n_heads, one.n_heads) == (2, 4) and type(other) is type(one)
+    assert {**vars(other), "n_heads": 4} == vars(one)
 
 
 @pytest.mark.parametrize("window", [1, 5, 24])

@@ -33,6 +33,16 @@ def test_without_a_terminal_every_line_stands_alone(capsys: pytest.CaptureFixtur
     assert len(lines) == 1 and " 4/4 " in lines[0]  # the last step is always told
 
 
+def test_a_fit_that_counts_epochs_has_as_many_steps_as_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[ProgressLine(every_seconds=1000)], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(learner(), datamodule=pretraining())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrain  step")]
+    assert line.split()[2] == "8/8"
+
+
 def test_a_terminal_that_was_closed_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is written to it then is an error, and the signal of that comes just at that moment."""
 

@@ -14,6 +14,7 @@ from birthplace_lm.composing import ConfigError, build, check_targets, differenc
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.identity import run_name
 from birthplace_lm.jobs import prepare
+from birthplace_lm.stages import run
 from birthplace_lm.world import World
 from tests.helpers import CONFIGS, fits
 
@@ -100,6 +101,45 @@ def test_what_does_not_go_together_is_refused_before_the_data_are_looked_for(tmp
         prepare(settings("model.n_heads=3", *nowhere), ())
     with pytest.raises(CorpusError, match="not found"):
         prepare(settings(*nowhere), ())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("+optimizer=muon", r"no setting optimizer: it is chosen for a stage, optimizer@pretrain\.optimizer=…"),
+        ("+adaptation=lora", r"it is chosen for a stage, adaptation@finetune\.adaptation=…"),
+        ("+atention=linear", "no setting atention: did you mean attention"),
+        ("+lr=1", "no setting lr: there are ask_at_most, attention,"),
+        ("+wandb.job_type=x", r"no setting wandb\.job_type: artifacts, entity,"),
+        ("~positions", "the setting positions is missing: choose an option"),
+        ("~logger", "the setting logger is missing"),
+        ("~model", "the setting model is missing"),
+    ],
+)
+def test_a_setting_that_nobody_asks_for_and_one_that_is_gone_are_errors(
+    override: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run(composed(override, f"paths.runs={tmp_path}"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_wandb_is_told_by_its_own_variables_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
+    plain_words = settings("logger=wandb")["logger"]["wandb"]
+    assert [plain_words[key] for key in ("mode", "project", "group", "tags")] == ["online", "birthplace_lm", None, []]
+    for name, value in {"WANDB_MODE": "offline", "WANDB_PROJECT": "mine", "WANDB_RUN_GROUP": "g"}.items():
+        monkeypatch.setenv(name, value)
+    told = settings("logger=wandb", "wandb.tags=[a,b]", "wandb.notes=why")["logger"]["wandb"]
+    keys = ("mode", "project", "group", "tags", "notes")
+    assert [told[key] for key in keys] == ["offline", "mine", "g", ["a", "b"], "why"]
+    assert settings("logger=wandb", "wandb.mode=disabled")["logger"]["wandb"]["mode"] == "disabled"
+
+
+def test_a_factory_that_is_called_too_soon_says_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"missing .* required positional argument.*\(is _partial_: true missing"):
+        build({"_target_": "birthplace_lm.attention.vanilla.VanillaAttention"})
 
 
 def test_unknown_keys_are_errors() -> None:
@@ -222,6 +262,10 @@ def test_the_folders_name_changes_with_what_changes_the_result_alone() -> None:
     base = settings("experiment=demo")
     name = run_name(base, corpus)
     for same in (["paths.runs=/elsewhere"], ["callbacks=none"], ["logger=wandb"], ["checkpoint.keep=5"], ["threads=1"]):
+        assert run_name(settings("experiment=demo", *same), corpus) == name
+    for shown in ("enable_progress_bar=true", "enable_model_summary=true", "num_sanity_val_steps=2"):
+        assert run_name(settings("experiment=demo", f"trainer.{shown}"), corpus) == name
+    for same in (["+trainer.profiler=simple"], ["+trainer.default_root_dir=x"]):
         assert run_name(settings("experiment=demo", *same), corpus) == name
     others = [["seed=1"], ["pretrain.epochs=7"], ["attention.qk_norm=false"], ["trainer.gradient_clip_val=2.0"]]
     averaging = "+callbacks.mean={_target_: pytorch_lightning.callbacks.EMAWeightAveraging}"

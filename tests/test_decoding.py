@@ -103,6 +103,11 @@ def test_no_characters_and_no_questions_at_a_time_are_refused(most: int, batch_s
         answer_questions(tiny(), TOKENIZER, ["abc"], most, batch_size)
 
 
+def test_one_text_is_no_list_of_questions() -> None:
+    with pytest.raises(TypeError, match=r"a list of texts, not one of 3 characters: \['abc'\]"):
+        answer_questions(tiny(), TOKENIZER, "abc")
+
+
 def test_a_question_longer_than_the_block_is_refused() -> None:
     with pytest.raises(ValueError, match="has 31 characters with its ⁇, this model sees at most 24"):
         answer_questions(tiny(), TOKENIZER, ["a" * 30])

@@ -130,6 +130,17 @@ def test_a_training_goes_on_counting_its_characters_and_seconds(monkeypatch: pyt
     assert (then.characters_seen, then.seconds) == (600, 42.0)
 
 
+def test_a_trainer_of_ones_own_is_told_what_it_cannot_have() -> None:
+    with pytest.raises(ValueError, match="max_steps is 9, but the data have 8 steps: raise their epochs"):
+        fit(learner(), pretraining(), 9)
+    loaded = pretraining().train_dataloader()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    with pytest.raises(TypeError, match=r"PretrainModule learns from a SpanCorruptionDataModule .* not NoneType"):
+        pl.Trainer(max_steps=1, **quiet).fit(learner(), loaded)
+    with pytest.raises(ValueError, match="accumulate_grad_batches is 2: raise the data's batch_size"):
+        pl.Trainer(max_steps=1, accumulate_grad_batches=2, **quiet).fit(learner(), datamodule=pretraining())
+
+
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     module = learner()
     with torch.no_grad():
@@ -170,7 +181,7 @@ def test_in_float16_a_gradient_that_no_scale_makes_finite_is_an_error() -> None:
     module = learner()
     module.transformer.head.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NonFiniteLossError, match=r"the gradient's norm is (nan|inf) at step 4"):
-        fit(module, pretraining(), 9, plugins=MixedPrecision("16-mixed", "cpu", _scaler(8.0)))
+        fit(module, pretraining(), 8, plugins=MixedPrecision("16-mixed", "cpu", _scaler(8.0)))
 
 
 def _scaler(scale: float) -> torch.amp.GradScaler:

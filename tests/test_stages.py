@@ -496,6 +496,7 @@ def kill_at(folder: Path, stage: str, step: int) -> int:
         process.wait()
     finally:
         process.kill()
+    assert process.returncode == -signal.SIGKILL, "the run had ended before it was killed"
     return _reached(folder, stage)
 
 

@@ -3,13 +3,14 @@
 import fcntl
 import json
 import os
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from birthplace_lm import runs
 from birthplace_lm.cli import status as command
 from birthplace_lm.report.progress import RunStatus, cells, clock, statuses, summary
 from birthplace_lm.runs import RunFolder, RunInUseError
@@ -57,15 +58,15 @@ def test_a_run_whose_lock_is_held_is_running(tmp_path: Path) -> None:
     assert only(tmp_path).state == "interrupted"
 
 
-def test_looking_keeps_nobody_out_and_changes_nothing(tmp_path: Path) -> None:
+def test_looking_keeps_nobody_out_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look holds the lock in common for a moment: who comes just then waits that moment, and no longer."""
     folder = RunFolder(begun(tmp_path, "a"))
     with folder.locked():
         assert folder.in_use()
         assert (folder.root / ".lock").read_text() == str(os.getpid())
-    look = open(folder.root / ".lock")  # noqa: SIM115 (closed by the timer)
+    look = open(folder.root / ".lock")  # noqa: SIM115 (closed while the other waits)
     fcntl.flock(look, fcntl.LOCK_SH)
-    threading.Timer(0.03, look.close).start()
+    monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=lambda _: look.close()))
     with folder.locked(), pytest.raises(RunInUseError), folder.locked():
         pass
 

@@ -23,7 +23,10 @@ from tests.test_stages import TINY
 def sweep(folder: Path, *overrides: str) -> tuple[int, list[dict[str, object]], str]:
     """Exit code, the noted rows and what was printed of one sweep over tiny runs."""
     command = [sys.executable, "-m", "birthplace_lm", "--multirun", *TINY, "stages=[finetune,evaluate]", "threads=1"]
-    done = subprocess.run([*command, *overrides], cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # what a user has
+    done = subprocess.run(
+        [*command, *overrides], cwd=folder, env=own, capture_output=True, text=True, timeout=240, check=False
+    )
     records = sorted((folder / "runs" / ".sweeps").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     return done.returncode, [json.loads(line) for line in records[-1].read_text().splitlines()], done.stdout
 

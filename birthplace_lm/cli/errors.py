@@ -1,6 +1,8 @@
 """Errors that a user can mend are told in plain words; all others keep their traceback."""
 
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,11 +38,14 @@ TOLD = (
 def in_plain_words(go_on: bool = False) -> Iterator[None]:
     """Print what is wrong and exit with status 2, or 130 where the user interrupted.
 
-    With `go_on` the error is printed and passed on, so that a sweep notes it and goes on with its next job.
+    HYDRA_FULL_ERROR=1 in the environment shows where it came from, too. With `go_on` the error is printed and passed
+    on, so that a sweep notes it and goes on with its next job.
     """
     try:
         yield
     except TOLD as error:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         if go_on:
             raise

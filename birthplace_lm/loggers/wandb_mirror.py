@@ -47,6 +47,7 @@ class WandbMirror(Mirror):
         group: str | None = None,
         job_type: str | None = None,
         tags: Sequence[str] = (),
+        notes: str | None = None,
         config: Mapping[str, Any] | None = None,
         steps: Mapping[str, int] | None = None,
         mode: Mode = "online",
@@ -57,6 +58,7 @@ class WandbMirror(Mirror):
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"wandb.mode={mode!r}: choose online, offline or disabled")
         init = {"project": project, "id": id, "name": name, "entity": entity, "group": group, "job_type": job_type}
+        init["notes"] = notes
         self._init: dict[str, Any] = {**init, "tags": list(tags), "config": without_key(config or {})}
         self._folder, self._steps, self._artifacts = Path(save_dir), dict(steps or {}), artifacts
         self._mode: Mode = "offline" if mode == "online" and WandbMirror.unreachable else mode
@@ -149,12 +151,19 @@ def _report(what: str, error: Exception) -> None:
 
 
 def wandb_of_job(
-    labels: JobLabels, project: str, entity: str | None, group: str | None, mode: Mode, artifacts: bool
+    labels: JobLabels,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    mode: Mode,
+    artifacts: bool,
+    tags: Sequence[str] = (),
+    notes: str | None = None,
 ) -> WandbMirror:
     """The mirror of `logger=wandb`. A run folder that was removed and made again is a new run on wandb too."""
     id = re.sub(r"[^\w.-]", "-", f"{labels.run[:100]}-{labels.born}", flags=re.ASCII)
     return WandbMirror(
         project, labels.folder, id, name=labels.run, entity=entity, group=group or labels.group,
-        job_type=labels.job_type, tags=labels.tags, config=labels.config, steps=labels.steps, mode=mode,
-        artifacts=artifacts,
+        job_type=labels.job_type, tags=(*labels.tags, *tags), notes=notes, config=labels.config, steps=labels.steps,
+        mode=mode, artifacts=artifacts,
     )  # fmt: skip

@@ -7,6 +7,7 @@ adds `score_bias` to their scores.
 Legend: B batch, H heads, T time (new positions), S all positions so far, K width of a head, D width.
 """
 
+from copy import copy
 from typing import Self
 
 import torch
@@ -23,8 +24,10 @@ class Positions:
         self.block_size, self.d_model, self.n_heads = block_size, d_model, n_heads
 
     def for_heads(self, n_heads: int) -> Self:
-        """The same positions for an attention with another number of heads than the model says."""
-        return type(self)(self.block_size, self.d_model, n_heads)
+        """The same positions, knobs included, for an attention with another number of heads than the model says."""
+        other = copy(self)
+        other.n_heads = n_heads
+        return other
 
     def embedding(self) -> nn.Module | None:
         """A module from position numbers (T,) to vectors (T, D) that are added to the characters', or None."""

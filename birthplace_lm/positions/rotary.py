@@ -16,14 +16,21 @@ class RotaryPositions(Positions):
 
     def __init__(self, block_size: int, d_model: int, n_heads: int, theta: float = 10_000.0):
         super().__init__(block_size, d_model, n_heads)
-        if n_heads < 1 or theta <= 0:
-            raise ValueError(f"{n_heads} heads turned by powers of theta {theta}: use 1 or more heads, a theta above 0")
-        if d_model // n_heads % 2:
-            raise ValueError(f"rotary positions turn pairs: a head's width must be even, not {d_model // n_heads}")
+        if theta <= 0:
+            raise ValueError(f"angles by powers of theta {theta}: use a number above 0 such as 10000")
         self.theta = theta
+        self._check_pairs()
 
     def for_heads(self, n_heads: int) -> Self:
-        return type(self)(self.block_size, self.d_model, n_heads, self.theta)
+        other = super().for_heads(n_heads)
+        other._check_pairs()
+        return other
+
+    def _check_pairs(self) -> None:
+        if self.n_heads < 1:
+            raise ValueError(f"{self.n_heads} heads have no pairs to turn: use 1 or more")
+        if (width := self.d_model // self.n_heads) % 2:
+            raise ValueError(f"rotary positions turn pairs: a head's width must be even, not {width}")
 
     def rotate(self, x: Tensor, offset: int) -> Tensor:
         half = x.shape[-1] // 2

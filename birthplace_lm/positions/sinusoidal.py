@@ -1,7 +1,5 @@
 """Sinusoidal positions: absolute, like learned ones, but with nothing to learn."""
 
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +23,6 @@ class SinusoidalPositions(Positions):
         if std <= 0:
             raise ValueError(f"sinusoidal positions with std {std} say nothing: use a positive number such as 0.02")
         self.theta, self.std = theta, std
-
-    def for_heads(self, n_heads: int) -> Self:
-        return type(self)(self.block_size, self.d_model, n_heads, self.theta, self.std)
 
     def embedding(self) -> nn.Module:
         return SinusoidalTable(self.block_size, self.d_model, self.theta, self.std)
