@@ -10,7 +10,7 @@ The files stand in the order in which the data goes through them; each imports o
     layer_memory, positions/, attention/        what a layer keeps; interchangeable parts, one file a variant
     transformer, decoding, beam_search          characters to logits, questions to answers
     like_lengths, radix_tree, prefix_tree       the likeliest of known places
-    adaptation/, optimization, schedules        what learns; parameter groups, Muon, learning rates
+    adaptation/, optimization, torch_optimizers, schedules        what learns; parameter groups, Muon, learning rates
     gradients, cuda_graphs, finiteness          a batch's gradient, on a processor and on a GPU
     distillation             what finished models expect, as something to learn
     lightning_modules, callbacks                how a model learns, and what is seen of it

@@ -23,14 +23,13 @@ from birthplace_lm.replacing import replace_file
 
 _PARTS = (
     *("adaptation", "attention", "callbacks", "corruption", "distillation", "loggers", "optimization", "positions"),
-    *("schedules", "search.choosing", "self_training", "sources", "transformer", "world"),
+    *("schedules", "search.choosing", "self_training", "sources", "torch_optimizers", "transformer", "world"),
 )
-_OF_LIGHTNING = ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")
+_OF_LIGHTNING = ("callbacks", "plugins", "profilers", "strategies", "trainer")
 ALLOWED = (
     *(f"birthplace_lm.{part}." for part in _PARTS),
     "pytorch_lightning.Trainer",
     *(f"pytorch_lightning.{part}." for part in _OF_LIGHTNING),
-    "torch.optim.",
 )
 OF_A_RUN = tuple(f"birthplace_lm.{part}." for part in ("attention", "positions", "sources", "transformer", "world"))
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}

@@ -136,8 +136,8 @@ class Transformer(nn.Module):
         self.dropout = Dropout(dropout)
         blocks = [
             Block(
-                attention(
-                    d_model=d_model, n_heads=n_heads, block_size=block_size, dropout=dropout, positions=where
+                _as_promised(
+                    attention(d_model=d_model, n_heads=n_heads, block_size=block_size, dropout=dropout, positions=where)
                 ),
                 mlp(d_model=d_model),
                 (norm(d_model=d_model), norm(d_model=d_model)),
@@ -210,6 +210,17 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _as_promised(attention: Any) -> Attention:
+    """The same, or TypeError where it lacks what `Attention` says that the model asks it for."""
+    if missing := [name for name in ("max_length", "output") if not hasattr(attention, name)]:
+        raise TypeError(
+            f"{type(attention).__name__} has no {' and no '.join(missing)}: an attention says how many positions it "
+            "can see (max_length) and which layer is its last (output, a Linear)"
+        )
+    promised: Attention = attention
+    return promised
 
 
 def _initialise(module: nn.Module) -> None:

@@ -22,6 +22,7 @@ from birthplace_lm.attention.talking_heads import TalkingWeights
 from birthplace_lm.attention.vanilla import VanillaAttention
 from birthplace_lm.attention_maps import listening
 from birthplace_lm.composing import ConfigError, build
+from birthplace_lm.dropout import Dropout
 from birthplace_lm.positions.alibi import AlibiPositions
 from birthplace_lm.positions.none import NoPositions
 from birthplace_lm.positions.rotary import RotaryPositions
@@ -30,8 +31,9 @@ from birthplace_lm.runs import RunFolder, write_json
 from birthplace_lm.storage import save_weights
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
-from tests.helpers import PAIRS, POSITIONS, VARIANTS, option, roughened, tiny
+from tests.helpers import PAIRS, POSITIONS, VARIANTS, fits, option, roughened, tiny
 
+HAVE_WEIGHTS = ("VanillaAttention", "SynthesizerAttention", "AdditiveAttention", "TalkingHeadsAttention")
 every_pair = pytest.mark.parametrize(("attention", "positions"), PAIRS)
 every_variant = pytest.mark.parametrize("attention", VARIANTS)
 
@@ -190,18 +192,22 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 
 @pytest.mark.parametrize("positions", ["rotary", "alibi"])
 @pytest.mark.parametrize("attention", VARIANTS)
-def test_positions_that_act_on_scores_need_some(attention: str, positions: str) -> None:
-    without = {"hybrid", "linear", "perceiver"} | {
-        name for name in VARIANTS if name.startswith("synthesizer") and not name.endswith("vanilla")
-    }
-    if attention in without:
-        with pytest.raises(ValueError, match=f"{positions.title()}Positions acts on query-key scores, and .* has none"):
+def test_positions_that_act_on_scores_act_or_are_refused(attention: str, positions: str) -> None:
+    """Else a table of results would say "rotary" of a model that knows no positions."""
+    if not fits(attention, positions):
+        kind = f"{positions.title()}Positions acts on"
+        with pytest.raises(ValueError, match=rf"{kind} (query-key scores, and .* has none|dot products, and .* adds)"):
             tiny(attention, positions)
-    elif (attention, positions) == ("additive", "rotary"):
-        with pytest.raises(ValueError, match="RotaryPositions acts on dot products, and additive attention adds"):
-            tiny(attention, positions)
-    else:
-        tiny(attention, positions)
+        return
+    with_them, without = (roughened(tiny(attention, name)).double().eval() for name in (positions, "none"))
+    without.load_state_dict(with_them.state_dict())
+    assert not torch.allclose(with_them(tokens(20)), without(tokens(20)))
+
+
+@pytest.mark.parametrize("attention", ["linear", "perceiver", "synthesizer", "synthesizer_random_dense", "hybrid"])
+def test_who_has_no_scores_refuses_positions_that_act_on_them(attention: str) -> None:
+    assert not fits(attention, "rotary") and not fits(attention, "alibi")
+    assert not fits("additive", "rotary") and fits("additive", "alibi")
 
 
 def test_qk_norm_makes_scores_blind_to_the_size_of_queries() -> None:
@@ -749,9 +755,12 @@ def test_dropout_on_weights_differs_from_row_to_row_of_the_batch() -> None:
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("attention", [name for name in VARIANTS if name not in ("linear", "perceiver")])
+@every_variant
 def test_dropout_reaches_the_weights(attention: str) -> None:
     for block in roughened(tiny(attention, dropout=0.5)).blocks:
+        if not any(isinstance(part, Dropout) for part in block.attention.modules()):
+            assert type(block.attention).__name__ not in HAVE_WEIGHTS
+            continue  # it has no weights to drop
         module, x = block.attention, torch.randn(2, 20, 16)
         assert not torch.equal(module.train()(x), module(x)) and torch.equal(module.eval()(x), module(x))
 

@@ -142,6 +142,12 @@ def test_a_factory_that_is_called_too_soon_says_what_is_missing() -> None:
         build({"_target_": "birthplace_lm.attention.vanilla.VanillaAttention"})
 
 
+@pytest.mark.parametrize("wanted", ["torch.optim.SGD", "pytorch_lightning.loggers.CSVLogger"])
+def test_what_could_not_be_used_is_not_built(wanted: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{wanted}'; only names under birthplace_lm.adaptation"):
+        build({"_target_": wanted, "_partial_": True})
+
+
 def test_unknown_keys_are_errors() -> None:
     with pytest.raises(Exception, match="epoch_count"):
         composed("pretrain.epoch_count=3")

@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -16,11 +17,13 @@ from birthplace_lm.optimization import (
     MuonWithAdamW,
     adamw,
     decay_groups,
+    is_bias,
     is_hidden_matrix,
     muon,
     orthogonalize,
 )
 from birthplace_lm.storage import load_tree, save_tree
+from birthplace_lm.torch_optimizers import of_torch
 
 
 class Tiny(nn.Module):
@@ -134,6 +137,22 @@ def test_a_batch_is_orthogonalized_as_its_matrices_one_by_one_and_zero_stays_zer
     alone = torch.cat([orthogonalize(x[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(orthogonalize(x), alone)
     assert orthogonalize(x)[2].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("SGD", {"momentum": 0.9}), ("Adagrad", {}), ("NAdam", {"betas": (0.8, 0.9)})]
+)
+def test_torchs_own_optimizers_spare_biases_too(kind: str, more: dict[str, Any]) -> None:
+    model = Tiny()
+    made = of_torch(model, kind, 0.1, 0.5, **more)
+    assert type(made).__name__ == kind and [group["weight_decay"] for group in made.param_groups] == [0.5, 0.0]
+    spared = {id(parameter) for parameter in made.param_groups[1]["params"]}
+    assert spared == {
+        id(parameter) for name, parameter in model.named_parameters() if is_bias(name) and parameter.requires_grad
+    }
+    assert all(made.defaults[key] == value for key, value in more.items())
+    with pytest.raises(ValueError, match=r"torch has no optimizer Optimizer, but .*SGD"):
+        of_torch(model, "Optimizer", 0.1)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
