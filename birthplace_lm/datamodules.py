@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from birthplace_lm.batches import Plan, stream, uniforms
 from birthplace_lm.corpus import Question
-from birthplace_lm.corruption import CorruptionPolicy, Pieces, behind
+from birthplace_lm.corruption import CorruptionPolicy, Pieces, behind, check_contract, check_policy
 from birthplace_lm.layouts import Batch, Layout, Part, lay_out
 from birthplace_lm.mapped_texts import distinct_answers
 from birthplace_lm.mixtures import Mixture
@@ -169,12 +169,14 @@ class SpanCorruptionDataModule(_TrainingData):
         shares = (question_share,) if isinstance(question_share, int | float) else tuple(question_share)
         if question_loss not in ("all", "answer") or document_loss not in ("all", "span"):
             raise ValueError(f"question_loss is all|answer, document_loss all|span: {question_loss}|{document_loss}")
+        check_contract(corruption)
         if (longest := len(document_prefix) + corruption.max_total) > block_size:
             raise ValueError(f"corrupted documents reach {longest} characters, the block has {block_size}")
         self.corruption, self.seed = corruption, seed
         self.question_loss, self.document_loss = question_loss, document_loss
         self.documents, self.prefix = with_prefix(document_store(documents, tokenizer), document_prefix, tokenizer)
         corruption.prepare(documents, distinct_answers(questions))
+        check_policy(corruption, self.documents)
         if not any(shares) and list(question_wordings) != [QUESTION]:
             raise ValueError("question_wordings say how questions are asked, and question_share is 0: raise the share")
         if not any(shares) and pseudo_labelled:

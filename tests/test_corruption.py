@@ -1,6 +1,7 @@
 """Span corruption: against a slow version in strings, and the properties that the task needs."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birthplace_lm.batches import uniforms
+from birthplace_lm.composing import build
 from birthplace_lm.corpus import read_folder
-from birthplace_lm.corruption import TokenStore, assemble
+from birthplace_lm.corruption import Pieces, TokenStore, assemble, check_contract, check_policy, in_order
 from birthplace_lm.corruption.random_spans import RandomSpans
 from birthplace_lm.corruption.salient_spans import (
     SalientSpans,
@@ -20,6 +22,8 @@ from birthplace_lm.corruption.salient_spans import (
     title_length,
 )
 from birthplace_lm.tokenizer import MASK, PAD, CharTokenizer
+from tests.helpers import CONFIGS
+from tests.test_configs import settings as settings_of
 
 BLOCK = 128
 PLACES = ("Pau", "New York", "Saint-Malo", "Łódź")
@@ -88,6 +92,39 @@ def slow_random_span(document: str, u: list[float], block: int) -> str:
     size = low + int(u[1] * (high - low + 1))
     start = int(u[2] * (length - size + 1))
     return text[:start] + MASK + text[start + size :] + MASK + text[start : start + size]
+
+
+class Wrong:
+    """Shows the whole document, `at` characters from where it stands, `more` than it has, asked for from `asked` on."""
+
+    n_uniforms, max_total = 1, 500
+
+    def __init__(self, at: int = 0, more: int = 0, asked: int = 0, most: int = 500):
+        self.at, self.more, self.asked, self.max_total = at, more, asked, most
+
+    def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None: ...
+
+    def __call__(self, store: TokenStore, index: torch.Tensor, u: torch.Tensor) -> Pieces:
+        start, length = store.offsets[index] + self.at, store.lengths[index] + self.more
+        starts, lengths = in_order(store, (start, length), None)
+        return Pieces(starts, lengths, asked=torch.full_like(length, self.asked))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "corruption").glob("*.yaml")))
+def test_every_policy_shows_its_own_document_alone(name: str) -> None:
+    policy = build(settings_of(f"corruption={name}")["corruption"], block_size=BLOCK)
+    check_contract(policy)
+    policy.prepare(DOCUMENTS, PLACES)
+    check_policy(policy, STORE, len(DOCUMENTS))
+
+
+@pytest.mark.parametrize("wrong", [{"at": -1}, {"more": 1}, {"at": 1}, {"asked": -1}, {"asked": 900}, {"most": 9}])
+def test_a_policy_that_reaches_out_of_its_document_is_refused(wrong: dict[str, int]) -> None:
+    check_policy(Wrong(), STORE)
+    with pytest.raises(ValueError, match=r"Wrong with random numbers of 0 makes of document .* have to lie within it"):
+        check_policy(Wrong(**wrong), STORE)
+    with pytest.raises(TypeError, match="object has no n_uniforms and no max_total and no prepare"):
+        check_contract(object())
 
 
 def test_random_spans_agree_with_a_slow_version_in_strings() -> None:

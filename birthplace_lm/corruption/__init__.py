@@ -15,7 +15,7 @@ Legend: B batch, P pieces of a sequence, T positions, N texts. Lengths count cha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +82,37 @@ class CorruptionPolicy(Protocol):
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None: ...
 
     def __call__(self, store: TokenStore, index: Tensor, u: Tensor) -> Pieces: ...
+
+
+def check_contract(policy: Any) -> None:
+    """Raise TypeError for a policy that lacks a part of the contract."""
+    if missing := [name for name in ("n_uniforms", "max_total", "prepare") if not hasattr(policy, name)]:
+        raise TypeError(f"{type(policy).__name__} has no {' and no '.join(missing)}, as a corruption policy needs")
+
+
+def check_policy(policy: CorruptionPolicy, store: TokenStore, documents: int = 64) -> None:
+    """Ask a prepared policy about some documents, with the least, the middle and the largest random numbers.
+
+    Raises ValueError where it shows anything but its own document and ⁇s: a slice that begins too soon would be the end
+    of somebody else's biography.
+    """
+    index = torch.linspace(0, len(store) - 1, min(documents, len(store))).long()  # (B,)
+    first, end = store.offsets[index][:, None], (store.offsets + store.lengths)[index][:, None]  # (B, 1)
+    for u in (0.0, 0.5, 1 - 2**-53):
+        found = policy(store, index, torch.full((len(index), policy.n_uniforms), u, dtype=torch.float64))
+        own = (found.starts >= first) & (found.starts + found.lengths <= end)  # (B, P)
+        sentinel = (found.starts == store.mask_at) & (found.lengths == 1)
+        wrong = ~(own | sentinel | (found.lengths == 0)).all(1) | (found.lengths < 0).any(1)
+        wrong |= (found.totals > policy.max_total) | (found.asked < 0) | (found.asked > found.totals)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"{type(policy).__name__} with random numbers of {u:.3g} makes of document {int(index[row])}, "
+                f"characters {int(first[row])} to {int(end[row])} of the store, pieces that begin at "
+                f"{found.starts[row].tolist()} with lengths {found.lengths[row].tolist()}, asked from "
+                f"{int(found.asked[row])} on: they have to lie within it, a ⁇ be at {store.mask_at}, and all together "
+                f"be {policy.max_total} at most"
+            )
 
 
 def choose(u: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:
