@@ -218,9 +218,8 @@ def _evaluate(job: Job, mirrors: Sequence[Mirror]) -> None:
     status = "failed"
     try:
         evaluate(job.folder, job.corpus, loggers, Inquiry(at_most=job.settings.get("ask_at_most")))
-        told = [*job.folder.metrics().get("mirrored", []), *(job.settings["logger"] or {})] if mirrors else []
-        if told:
-            job.folder.update_metrics(mirrored=sorted(set(told)))
+        told = {*job.folder.metrics().get("mirrored", []), *((job.settings["logger"] or {}) if mirrors else {})}
+        job.folder.update_metrics(mirrored=sorted(told))
         status = "success"
     finally:
         for logger in loggers:

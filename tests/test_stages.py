@@ -320,6 +320,23 @@ def test_mirrors_are_written(logger: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert set(again) <= set(files)  # the mirrors are not told again what they know
 
 
+def test_a_mirror_that_comes_later_is_told_of_a_finished_run_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages, told = "stages=[finetune,evaluate]", "tensorboard: told before of this run, which is finished"
+    folder = tiny_run(tmp_path, stages)
+    assert folder.metrics()["mirrored"] == [] and not (folder.root / "evaluate").exists()
+    capsys.readouterr()
+    tiny_run(tmp_path, stages, "logger=tensorboard")
+    assert folder.metrics()["mirrored"] == ["tensorboard"] and told not in capsys.readouterr().out
+    (events,) = (folder.root / "evaluate" / "tensorboard").glob("events*")
+    written = events.stat().st_size
+    tiny_run(tmp_path, stages, "logger=tensorboard")
+    assert told in capsys.readouterr().out and events.stat().st_size == written
+    tiny_run(tmp_path, stages)
+    assert folder.metrics()["mirrored"] == ["tensorboard"]
+
+
 def test_a_run_that_ended_before_it_was_judged_is_judged_and_mirrored_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
