@@ -23,7 +23,7 @@ from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.storage import load_weights
 from birthplace_lm.teachers import check_start, pseudo_labels, teacher, with_start, with_teachers
 from birthplace_lm.tokenizer import CharTokenizer
-from birthplace_lm.trainer_settings import check_trainer
+from birthplace_lm.trainer_settings import check_callbacks, check_trainer
 from birthplace_lm.transformer import Transformer
 
 _ORDER = (*STAGES, "evaluate")
@@ -113,6 +113,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     _check_stages(settings["stages"])
     _check_numbers(settings)
     check_trainer(settings["trainer"])
+    check_callbacks(settings["callbacks"] or {})
     settings = with_layers(settings)
     source = RunFolder(settings["init_from"]) if settings["init_from"] else None
     if source:

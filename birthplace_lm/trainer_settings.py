@@ -34,6 +34,25 @@ _DECIDED: dict[str, tuple[Any, str]] = {
 }
 
 
+# Lightning's callbacks that decide what is decided here already; what to use instead.
+_CALLBACKS = {
+    "BatchSizeFinder": "batch_size is the recipe's",
+    "EarlyStopping": _LENGTH,
+    "GradientAccumulationScheduler": "a batch is as large as batch_size says",
+    "LearningRateFinder": "birthplace-search search=lr_and_mix proposes rates",
+    "ModelCheckpoint": _KEPT,
+    "OnExceptionCheckpoint": _KEPT,
+}
+
+
+def check_callbacks(callbacks: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a callback of Lightning's that would undo how a run is ended, kept or gone on with."""
+    for name, node in callbacks.items():
+        kind = str((node or {}).get("_target_", "")).rpartition(".")[2]
+        if kind in _CALLBACKS:
+            raise ConfigError(f"callbacks.{name}: {kind} is not for a run: {_CALLBACKS[kind]}")
+
+
 def check_trainer(settings: Mapping[str, Any]) -> None:
     """Raise ConfigError for a key of the Trainer that would be passed over or that cannot work here."""
     for key, (value, instead) in _DECIDED.items():

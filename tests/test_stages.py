@@ -35,6 +35,7 @@ TINY = [
     "pretrain.epochs=3", "pretrain.batch_size=8", "pretrain.question_share=0.2", "finetune.epochs=3",
     "finetune.batch_size=4", "finetune_only.epochs=2", "trainer.log_every_n_steps=1", "callbacks=none",
 ]  # fmt: skip
+WATCHES = "pytorch_lightning.callbacks"
 
 
 def tiny_run(folder: Path, *overrides: str, chosen: tuple[str, ...] = ()) -> RunFolder:
@@ -250,11 +251,13 @@ def test_tuning_asks_held_out_train_people_and_never_dev(tmp_path: Path) -> None
         ("threads=abc", "threads=abc: a whole number"),
         ("pretrain.optimizer.lr=-1", "pretrain.optimizer: .*learning rate: -1"),
         ("pretrain.optimizer.betas=0.9", "pretrain.optimizer: "),
-        ("pretrain.schedule.floor=abc", "pretrain.schedule: "),
+        ("pretrain.schedule.floor=abc", r"schedules\.\w+: floor is 'abc', but a number is needed"),
         ("trainer.log_every_n_steps=null", "log_every_n_steps=None: a whole number"),
         ("+trainer.accumulate_grad_batches=2", "accumulate_grad_batches=2 is not to be set: a batch is as large as"),
         ("+trainer.max_steps=1", "max_steps=1 is not to be set: how long a training is"),
         ("trainer.max_epochs=0", "max_epochs=0 is not to be set"),
+        (f"+callbacks.stop={{_target_: {WATCHES}.EarlyStopping}}", "EarlyStopping is not for a run: how long"),
+        (f"+callbacks.keep={{_target_: {WATCHES}.ModelCheckpoint}}", r"ModelCheckpoint is not .* checkpoint\.keep"),
         ("trainer.barebones=true", "barebones=True is not to be set"),
         ("trainer.overfit_batches=1", "overfit_batches=1 is not to be set: debug=overfit"),
         ("trainer.enable_checkpointing=true", "enable_checkpointing=True is not to be set"),

@@ -27,6 +27,11 @@ def _train(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     choices, chosen = choices_of(hydra_config)
     sweep = hydra_config.mode == RunMode.MULTIRUN
+    if not sweep and hydra_config.run.dir != ".":
+        print(
+            f"hydra.run.dir={hydra_config.run.dir} holds nothing of a run: paths.runs=… and name=… name its folder",
+            file=sys.stderr,
+        )
     carry_out(config, choices, chosen, list(hydra_config.overrides.task) if sweep else None)
 
 

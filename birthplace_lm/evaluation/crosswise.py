@@ -1,7 +1,8 @@
 """What is fitted on questions and reported on the same questions, honestly: each half with the fit of the other.
 
 No question's own label enters what is said of it. Labels of the same split do, so a figure made like this is to be
-marked as cross-fitted; one that is fitted on other people (`thresholds_from`) needs no such mark. Legend: N questions.
+marked as cross-fitted; one that is fitted on other people (`thresholds_from`) needs no such mark. The name and the
+reason are those of Chernozhukov et al. 2018 (arXiv 1608.00060), there for estimates. Legend: N questions.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """The order that a signal puts answers into, and the measures of that order.
 
 A signal is a number an answer, higher when the model is surer. Answering only the surest share of the questions (the
-*coverage*) should leave a lower share of wrong answers among them (the *selective risk*).
+*coverage*) should leave a lower share of wrong answers among them (the *selective risk*): El-Yaniv & Wiener 2010 (JMLR
+11:1605–1641); the most that can be answered at a given risk, Geifman & El-Yaniv 2017 (arXiv 1705.08500).
 
 Equal signals say nothing of their order: such questions form one block, and every measure is the mean over all orders
 within blocks, exactly and without drawing any. A block of L questions, m of them wrong, that follows a others, E of

@@ -1,8 +1,11 @@
 """What a model lets on about how sure it is: one number a question for each way of asking it.
 
 All signals are for the greedy answer a, and all point the same way: higher is surer. Whether they tell right answers
-from wrong ones is for `selective` and `calibration` to say; nothing here has seen a right answer. Legend: B questions,
-P places.
+from wrong ones is for `selective` and `calibration` to say; nothing here has seen a right answer.
+
+Sources: the probability of an answer as its confidence, Hendrycks & Gimpel 2017 (arXiv 1610.02136); of a sequence, and
+per character, Malinin & Gales 2021 (arXiv 2002.07650); how many of several seeds agree, Lakshminarayanan et al. 2017
+(arXiv 1612.01474). Margin and entropy are over the known places, as of any classifier. Legend: B questions, P places.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
 """Names of nobody: people of whom no document tells, so that whatever is answered about them is made up.
 
-Three families, from the most to the least like the people a model knows:
+Whether a model knows what it does not know is an old question with new models (Kadavath et al. 2022, arXiv 2207.05221,
+ask it of itself); the families and their measures are this package's own. Three of them, from the most to the least
+like the people a model knows:
 
     held out     real dev people, taken out of everything before pretraining (`people.hold_out_people`)
     recombined   the first names of one known person and the surname of another, together the name of nobody
