@@ -91,7 +91,8 @@ _STEP_LENGTHS: dict[str, Callable[[int, int], float]] = {
 class Muon(Optimizer):
     """Momentum, orthogonalised: every direction of a weight matrix moves equally far (Jordan 2024; arXiv 2502.16982).
 
-    Matrices of one shape are orthogonalised in one batch, so a step takes a few kernels however many layers there are.
+    Matrices of one shape are orthogonalised in one batch, so a step takes a few kernels however many layers there are;
+    torch.optim.Muon, from torch 2.9 on, takes the same steps one matrix after the other.
     `compute_dtype` names the torch dtype of Newton–Schulz; None means bfloat16 on CUDA and float32 elsewhere.
     Raises ValueError for parameters that are not matrices; `muon` below gives those to AdamW.
     """
