@@ -44,7 +44,7 @@ def environment(**more: str) -> dict[str, str]:
     """This one, in which nobody was started as a rank and the package is that of this checkout."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "MASTER_"))}
     root = Path(__file__).resolve().parents[1]
-    return {**kept, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", **more}
+    return {**kept, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **more}
 
 
 @contextmanager

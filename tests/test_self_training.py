@@ -1,5 +1,6 @@
 """What finished runs agree on, as questions to learn: chosen as defined, told to nobody who may not know it, kept."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,14 @@ def test_they_are_asked_in_pretraining_beside_the_train_questions_and_are_no_kno
     assert texts == [*(question.text for question in both), *(question.answer for question in both)]
     finetuning: Any = told.data("finetune")
     assert len(finetuning.questions.lengths) == 2 * len(told.corpus.train)
-    places = [set[str]() for _ in range(2)]
-    for one, known in zip((told, plain), places, strict=True):
-        monkeypatch.setattr(SalientSpans, "prepare", lambda self, texts, answers, known=known: known.update(answers))
+    places, prepared = list[set[str]](), SalientSpans.prepare
+
+    def noted(policy: SalientSpans, texts: Sequence[str], answers: Sequence[str]) -> None:
+        places.append(set(answers))
+        prepared(policy, texts, answers)
+
+    monkeypatch.setattr(SalientSpans, "prepare", noted)
+    for one in (told, plain):
         one.data("pretrain")
     assert places[0] == places[1] == {question.answer for question in plain.corpus.train}
 
