@@ -41,7 +41,8 @@ def pseudo_labels(
 ) -> tuple[Question, ...]:
     """What finished runs answer about everybody that a document is about and no train question, where they agree.
 
-    Names and answers that do not fit the block with their two sentinels are left out. Raises what `teacher` raises.
+    Names and answers that do not fit the block with their two sentinels are left out. Machines round alike where they
+    are alike: several processes of one run that begins have to be. Raises what `teacher` raises.
     """
     sha256 = sha256_of_corpus(corpus)
     asked = [text for text in unlabelled(corpus.documents, corpus.train) if len(text) + 1 < block_size]

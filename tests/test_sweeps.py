@@ -133,6 +133,7 @@ def test_jobs_run_side_by_side(tmp_path: Path) -> None:
         ([], 1, False),
         (["threads=1"], 2, False),
         (["trainer=gpu"], 2, False),
+        (["trainer=ddp"], 2, False),
         (["hydra/launcher=slurm"], 2, False),
     ],
 )

@@ -52,7 +52,8 @@ class SweepRecord(Callback):
 def _side_by_side(config: DictConfig) -> str:
     """What would be quicker where jobs take turns at all cores; "" where that is not so or was chosen."""
     in_turn = str(config.hydra.launcher._target_).endswith("BasicLauncher")
-    if not in_turn or config.threads or config.trainer.accelerator != "cpu" or own_cores() < 2:
+    one_process = config.trainer.accelerator == "cpu" and config.trainer.devices == 1
+    if not (in_turn and one_process) or config.threads or own_cores() < 2:
         return ""
     return (
         "jobs take turns at all cores; one a core is quicker (birthplace-bench jobs measures it): "
