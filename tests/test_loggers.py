@@ -21,10 +21,12 @@ from matplotlib.image import imread
 
 from birthplace_lm.cli.sweeps import RECORD, print_summary
 from birthplace_lm.history import CsvHistory, read_history
-from birthplace_lm.loggers import JobLabels, Mirror, labels_of
+from birthplace_lm.loggers import JobLabels, Mirror, labels_of, wandb_rows
 from birthplace_lm.loggers.tensorboard_mirror import TensorBoardMirror, tensorboard_of_job
 from birthplace_lm.loggers.wandb_mirror import Mode, WandbMirror, wandb_of_job
+from birthplace_lm.runs import RunFolder
 from tests.fits import fit, tell_everything
+from tests.test_stages import tiny_run
 
 KEY = "f00dfeedf00dfeedf00dfeedf00dfeedf00dfeed"
 ENVIRONMENT = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_SERVICE", "WANDB_PROJECT", "WANDB_DIR")
@@ -90,6 +92,19 @@ def test_tensorboard_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Mo
         TensorBoardMirror(tmp_path)
     with pytest.raises(ValueError, match="pip install tensorboard"):  # which a command tells in one line
         tensorboard_of_job(some_labels(tmp_path))
+
+
+def test_an_artifact_is_a_run_folder_that_answers(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    run = tiny_run(tmp_path / "runs", "stages=[pretrain]")
+    artifact = wandb_rows._artifact("weights", run.stage("pretrain").weights)
+    for name, entry in artifact.manifest.entries.items():
+        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / name).write_bytes(Path(entry.local_path).read_bytes())
+    there = RunFolder(tmp_path / "there")
+    for name, value in run.load_model().state_dict().items():
+        assert value.equal(there.load_model().state_dict()[name])
+    assert there.tokenizer().characters == run.tokenizer().characters
 
 
 @pytest.fixture

@@ -108,11 +108,14 @@ def _image(path: Path) -> Any:
     return wandb.Image(str(path))
 
 
-def _artifact(name: str, path: Path) -> Any:
+def _artifact(name: str, weights: Path) -> Any:
+    """A stage's weights and what they are loaded with, in places where `RunFolder` of the download finds them."""
     import wandb
 
-    artifact = wandb.Artifact(name, type="model")
-    artifact.add_file(str(path))
+    artifact, root = wandb.Artifact(name, type="model"), weights.parent.parent
+    with_them = (weights.parent / "stage.json", root / "config.yaml", root / "vocabulary.json")
+    for path in (weights, *(path for path in with_them if path.is_file())):
+        artifact.add_file(str(path), name=path.relative_to(root).as_posix())
     return artifact
 
 
