@@ -21,14 +21,14 @@ _OF_STAGES = {"adaptation": "finetune"}  # of which stage a group is that is no 
 def check_names(settings: Mapping[str, Any]) -> None:
     """Raise ConfigError for a setting that nobody asks for, and for one that is missing."""
     known = setting_names()
-    for name in settings.keys() - known:
-        raise ConfigError(f"there is no setting {name}: {_instead(str(name), known)}")
-    for name in known - settings.keys():
+    for name in sorted(map(str, settings.keys() - known)):
+        raise ConfigError(f"there is no setting {name}: {_instead(name, known)}")
+    for name in sorted(known - settings.keys()):
         raise ConfigError(
             f"the setting {name} is missing: choose an option of it instead ({name}=none, where there is one)"
         )
     told = settings["wandb"].keys() - _names_of("wandb") if isinstance(settings["wandb"], Mapping) else {"wandb"}
-    for name in told:
+    for name in sorted(told):
         raise ConfigError(f"there is no setting wandb.{name}: {', '.join(sorted(_names_of('wandb')))}")
 
 

@@ -207,35 +207,26 @@ def test_hidden_matrices_go_to_muon_and_all_the_rest_to_adamw() -> None:
         muon(nn.ModuleDict({"model": model}), 0.02, 0.003, (0.9, 0.95), 0.1)
 
 
-def test_together_they_do_what_each_does_alone() -> None:
+@pytest.mark.parametrize(
+    ("betas", "weight_decay", "knobs"),
+    [
+        ((0.9, 0.95), 0.1, {}),
+        # none of them at the value that it would have anyway
+        ((0.8, 0.9), 0.3, {"momentum": 0.5, "ns_steps": 3, "adjust_lr_fn": "match_rms_adamw"}),
+    ],
+)
+def test_together_they_do_what_each_does_alone(
+    betas: tuple[float, float], weight_decay: float, knobs: dict[str, Any]
+) -> None:
     torch.manual_seed(0)
     together = Tiny()
     alone = copy.deepcopy(together)
-    train(together, muon(together, 0.02, 0.003, (0.9, 0.95), 0.1), range(4))
+    train(together, muon(together, 0.02, 0.003, betas, weight_decay, **knobs), range(4))
     matrices_alone = [block["up"].weight for block in alone.blocks]
-    one, two = decay_groups(alone, 0.1)
+    one, two = decay_groups(alone, weight_decay)
     one["params"] = [p for p in one["params"] if all(p is not matrix for matrix in matrices_alone)]
-    first, second = Muon(matrices_alone, 0.02, 0.1), torch.optim.AdamW([one, two], 0.003, (0.9, 0.95), fused=True)
-    for step in range(4):
-        alone.zero_grad()
-        loss_of(alone, step).backward()
-        first.step()
-        second.step()
-    assert same(together, alone)
-
-
-def test_muon_passes_its_knobs_on() -> None:
-    """None of them at the value that it would have anyway."""
-    torch.manual_seed(0)
-    together = Tiny()
-    alone = copy.deepcopy(together)
-    knobs = {"momentum": 0.5, "ns_steps": 3, "adjust_lr_fn": "match_rms_adamw"}
-    train(together, muon(together, 0.02, 0.003, (0.8, 0.9), 0.3, **knobs), range(4))  # type: ignore[arg-type]
-    matrices_alone = [block["up"].weight for block in alone.blocks]
-    one, two = decay_groups(alone, 0.3)
-    one["params"] = [p for p in one["params"] if all(p is not matrix for matrix in matrices_alone)]
-    first = Muon(matrices_alone, 0.02, 0.3, **knobs)  # type: ignore[arg-type]
-    second = torch.optim.AdamW([one, two], 0.003, (0.8, 0.9), fused=True)
+    first = Muon(matrices_alone, 0.02, weight_decay, **knobs)
+    second = torch.optim.AdamW([one, two], 0.003, betas, fused=True)
     for step in range(4):
         alone.zero_grad()
         loss_of(alone, step).backward()
