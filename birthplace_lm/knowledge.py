@@ -9,12 +9,15 @@
     confidence       every signal of confidence, how well it tells right from wrong answers
     detector         the signals combined, fitted on all of them; among the signals of `confidence` it knows no answer
                      of the person asked
-    probabilities    calibration error, Brier score and the like, before and after calibration
+    probabilities    calibration error, Brier score and the like of the answer's probability, as the model says, by a
+                     temperature, and by temperature and bias
+    signals_as_probabilities   the same of every signal, read as a probability
     calibration      temperature and bias, fitted on all of them: for other questions than these
     thresholds       for a share of wrong answers, the calibrated probability from which on to answer
+    risk_steps       the same for every other share: the last step of no more than it
     thresholds_hold  what came of such thresholds on questions that they were not chosen on
     unknown_names    what is answered about people nobody wrote of, and by which part of the name
-    errors           what the wrong answers are
+    errors           what the wrong answers are, and how many answers lie in the right country
 
 The questions of the train people were trained on, so their confidence says nothing of other people's. Where a run held
 out train people and is asked about dev, whatever is fitted is fitted on these. Else it is fitted on the people asked,
@@ -30,10 +33,12 @@ import numpy as np
 
 from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
 from birthplace_lm.corpus import Corpus, Question
+from birthplace_lm.evaluation.countries import countries_of
 from birthplace_lm.evaluation.error_types import error_types
-from birthplace_lm.evaluation.fits import Told, fits_card
+from birthplace_lm.evaluation.fits import Told, fit_all
 from birthplace_lm.evaluation.guesses import answers_card, decided_by, flips, guessing_card
 from birthplace_lm.evaluation.probe import probe_card
+from birthplace_lm.evaluation.shares import share_of
 from birthplace_lm.evaluation.signals import Signals
 from birthplace_lm.evaluation.stored import Window, cloze, stored_or_extracted
 from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED, gibberish, recombined, swapped
@@ -79,7 +84,13 @@ def knowledge_card(
     asked_of = _told(whose, known, people)
     by = _told(HELD_OUT_OF_TRAIN, held_out, fit_people) if others else asked_of
     right = asked_of.right
-    countries = place_origins(asking.world.places) if asking.world else None
+    fits = fit_all(asked_of, known.left_out, by if others else None, seed)
+    if fits.detected:
+        known = known.with_signal("detector", fits.detected.own)
+        of_strangers = [
+            told.with_signal("detector", fits.detected.of_others(told.values)) if told.answers else told
+            for told in of_strangers
+        ]
     families = {
         family: (askable[family], len(every) - len(askable[family]), signals)
         for (family, every), signals in zip(strangers.items(), of_strangers, strict=True)
@@ -91,9 +102,9 @@ def knowledge_card(
         "places": asking.places,
         "stored": _stored(asking, people, right, spread(corpus.train, inquiry.at_most)),
         "fitted_on": {**_of_whom(by), "left_out": len(others or asked) - len(by.right)},
-        **fits_card(asked_of, known.left_out, by if others else None, seed),
+        **fits.card,
         "unknown_names": _unknown(asking, people, known, families, seed),
-        "errors": error_types(predictions, people, corpus.train, corpus.documents, countries),
+        "errors": _errors(asking, predictions, people, seed),
     }
 
 
@@ -114,9 +125,14 @@ def _chosen(known: Signals, people: Sequence[Question]) -> Card:
     likeliest = [known.places.places[i] for i in known.places.best()]
     answers = set(known.places.places)
     return {
-        "right": sum(place == question.answer for place, question in zip(likeliest, people, strict=True)),
+        **_right(likeliest, people),
         "out_of_reach": sum(question.answer not in answers for question in people),
     }
+
+
+def _right(answers: Sequence[str], people: Sequence[Question]) -> Card:
+    right = [answer == question.answer for answer, question in zip(answers, people, strict=True)]
+    return {"right": sum(right), "share": share_of(right, of="people asked")}
 
 
 def _beam(asking: Asking, people: Sequence[Question], greedy: Sequence[str], thorough: bool) -> Card:
@@ -126,9 +142,22 @@ def _beam(asking: Asking, people: Sequence[Question], greedy: Sequence[str], tho
     answers = asking.beam([question.name for question in people], BEAM_WIDTH)
     return {
         "width": BEAM_WIDTH,
-        "right": sum(answer == question.answer for answer, question in zip(answers, people, strict=True)),
+        **_right(answers, people),
         "other_than_greedy": sum(answer != other for answer, other in zip(answers, greedy, strict=True)),
     }
+
+
+def _errors(asking: Asking, predictions: Sequence[str], people: Sequence[Question], seed: int) -> Card:
+    """What the wrong answers are; a country is a culture in an invented world, else what a gazetteer says."""
+    countries, why = None, ""
+    if asking.world:
+        countries = place_origins(asking.world.places)
+    else:
+        try:
+            countries = countries_of({*asking.places, *predictions, *(q.answer for q in people if q.answer)})
+        except ImportError as error:
+            why = str(error)
+    return error_types(predictions, people, asking.corpus.train, asking.corpus.documents, countries, why, seed)
 
 
 def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learned: Sequence[Question]) -> Card:

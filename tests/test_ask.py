@@ -41,6 +41,10 @@ def knowledge(finished: RunFolder) -> Any:
     path.unlink(missing_ok=True)
 
 
+def step(risk: float, threshold: float) -> dict[str, float]:
+    return {"risk": risk, "threshold": threshold}
+
+
 def free_answers(folder: RunFolder) -> list[Answer]:
     return answer_questions(folder.load_model(), folder.tokenizer(), [f"Where was {name} born?" for name in NAMES])
 
@@ -80,19 +84,21 @@ def test_what_is_not_known_yet_is_refused_with_the_command_that_finds_out(
 def test_known_and_guess(finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]) -> None:
     sure = [calibrated(answer) for answer in free_answers(finished)]
     assert abs(sure[0] - sure[1]) > 0.002  # else this test could not part them
-    knowledge(calibration=SCALING, thresholds={"0.1": sum(sure) / 2, "0.2": 0.0})
+    knowledge(calibration=SCALING, risk_steps=[step(0.07, sum(sure) / 2), step(0.15, 0.0)])
     for line, own in zip(asked(finished, capsys), sure, strict=True):
         assert line.endswith(f"calibrated {own:.1%}: {'known' if own > sum(sure) / 2 else 'guess'}")
-    assert all(line.endswith("known") for line in asked(finished, capsys, "--abstain-above", "0.2"))
+    for risk, known in (("0.069", 0), ("0.07", 1), ("0.1499", 1), ("0.15", 2), ("0.99", 2)):
+        lines = asked(finished, capsys, "--abstain-above", risk)
+        assert sum(line.endswith("known") for line in lines) == known, risk
 
 
-def test_a_risk_that_was_not_measured_makes_no_label(
-    finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("risk", ["-0.1", "1", "10", "nan"])
+def test_a_risk_that_is_no_share_is_refused(
+    risk: str, finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    knowledge(calibration=SCALING, thresholds={"0.2": 0.0})
-    assert all(line.endswith("%") and "calibrated" in line for line in asked(finished, capsys))
-    said = refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
-    assert "--abstain-above 0.1 was not measured on this run: choose one of 0.2" in said
+    knowledge(calibration=SCALING, risk_steps=[step(0.1, 0.0)])
+    said = refused(finished, capsys, "Ada Vik", "--abstain-above", risk)
+    assert f"--abstain-above {float(risk):g} is no share of wrong answers: choose 0 or more, below 1" in said
 
 
 def test_it_declines_where_too_many_were_wrong(
@@ -100,17 +106,19 @@ def test_it_declines_where_too_many_were_wrong(
 ) -> None:
     texts, sure = [answer.text for answer in free_answers(finished)], [calibrated(a) for a in free_answers(finished)]
     bound = sum(sure) / 2
-    knowledge(calibration=SCALING, thresholds={"0.05": None, "0.10": bound})
+    knowledge(calibration=SCALING, risk_steps=[step(0.1, bound)])
     for line, text, own in zip(asked(finished, capsys, "--abstain-above", "0.1"), texts, sure, strict=True):
         given = line[9:].startswith(f"{text}  ")
         held_back = line[9:].startswith("–  ") and f"below {bound:.1%}, from where on at most 10% of the" in line
         assert (given, held_back) == (own > bound, own < bound)
-    for line in asked(finished, capsys, "--abstain-above", "0.05"):
-        assert line[9:].startswith("–  ") and line.endswith("however sure, more than 5% of such answers were wrong")
+    for risk, words in (("0.05", "5%"), ("0.025", "2.5%")):
+        for line in asked(finished, capsys, "--abstain-above", risk):
+            assert line[9:].startswith("–  ")
+            assert line.endswith(f"however sure, more than {words} of such answers were wrong")
 
 
 def test_choosing_among_places(finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    knowledge(calibration=SCALING, thresholds={"0.1": 0.0}, places=PLACES)
+    knowledge(calibration=SCALING, risk_steps=[step(0.1, 0.0)], places=PLACES)
     questions = [f"Where was {name} born?" for name in NAMES]
     scores = score_places(finished.load_model(), finished.tokenizer(), questions, PLACES, tolerance=0).log_probability
     expected = [
@@ -124,7 +132,7 @@ def test_choosing_among_places(finished: RunFolder, knowledge: Any, capsys: pyte
 def test_a_calibration_that_is_not_defined_says_why(
     finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    knowledge(calibration={"temperature": None, "bias": None, "why": "all 40 answers were wrong"}, thresholds={})
+    knowledge(calibration={"temperature": None, "bias": None, "why": "all 40 answers were wrong"}, risk_steps=None)
     assert "calibrated" not in asked(finished, capsys)[0]
     assert "(all 40 answers were wrong)" in refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
 

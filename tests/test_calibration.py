@@ -163,6 +163,12 @@ def test_scalings_at_their_limits() -> None:
     assert constant.temperature == pytest.approx(1, abs=1e-3) and constant(np.array([0.999])) == pytest.approx(
         [0.25], abs=0.02
     )
+    # hardly more than a constant, far from ½: the steepest slope allowed has its bias far out
+    near = sigmoid(np.random.default_rng(0).normal(-4.24, 4e-4, 40) + 1e-3 * right)
+    with np.errstate(all="raise"):
+        steepest = fit_logit_scaling(near, right)
+    assert steepest.temperature == pytest.approx(0.01) and 420 < steepest.bias < 428
+    assert steepest(near).mean() == pytest.approx(right.mean(), abs=0.03)
     with pytest.raises(ValueError, match="all 40 answers are wrong"):
         fit_logit_scaling(np.linspace(0, 1, 40), np.zeros(40, dtype=bool))
 
@@ -173,9 +179,9 @@ def test_cross_fitting_keeps_fit_and_use_apart(monkeypatch: pytest.MonkeyPatch) 
     fits: list[tuple[set[float], int]] = []
     uses: list[set[float]] = []
 
-    def recorded(probability: np.ndarray, right: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def recorded(probability: np.ndarray, right: np.ndarray, bias: bool) -> Callable[[np.ndarray], np.ndarray]:
         fits.append((set(probability), int(right.sum())))
-        scaling = fit_logit_scaling(probability, right)
+        scaling = fit_logit_scaling(probability, right, bias)
 
         def use(asked: np.ndarray) -> np.ndarray:
             uses.append(set(asked))
@@ -234,7 +240,19 @@ def test_softmax_temperature_at_its_limits() -> None:
 @pytest.mark.parametrize(("n", "kind", "why"), [(8, True, "8 questions"), (20, True, "all 20"), (20, False, "all 20")])
 def test_a_constant_that_has_nothing_to_tell_apart_has_no_score(n: int, kind: bool, why: str) -> None:
     base = calibration_card(np.full(n, 0.7), np.full(n, kind))["base_rate"]
-    assert base["brier"] is None and base["nll"] is None and base["why"].startswith(why)
+    for name in ("brier", "nll"):
+        assert base[name]["value"] is None and base[name]["why"].startswith(why)
+
+
+def test_a_constant_s_score_and_interval_follow_from_the_share_alone() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    _, right = example(400)
+    base = calibration_card(np.full(400, 0.7), right)["base_rate"]
+    share = right.mean()
+    assert base["brier"]["value"] == pytest.approx(metrics.brier_score_loss(right, np.full(400, share)))
+    assert base["nll"]["value"] == pytest.approx(metrics.log_loss(right, np.full(400, share)))
+    spread = abs(1 - 2 * share) * (share * (1 - share) / 400) ** 0.5  # of r(1 − r) by that of r
+    assert base["brier"]["high"] - base["brier"]["low"] == pytest.approx(2 * 1.96 * spread, rel=0.2)
 
 
 def test_calibration_on_held_out_questions() -> None:
@@ -242,14 +260,21 @@ def test_calibration_on_held_out_questions() -> None:
     card = calibration_card(p, right, *example(500, seed=1))
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert card["fitted_on"] == "held-out questions" and card["calibration"]["questions"] == 500
-    raw, after = card["raw"], card["calibrated"]
+    raw, tempered, after = card["raw"], card["tempered"], card["calibrated"]
     for name in ("ece", "brier", "nll"):
-        assert after[name]["value"] < raw[name]["value"]
+        assert max(after[name]["value"], tempered[name]["value"]) < raw[name]["value"]
         assert raw[name]["low"] < raw[name]["value"] < raw[name]["high"]
     assert raw["ece"]["value"] > raw["ece_if_calibrated"]["high"]
-    assert after["brier"]["value"] < card["base_rate"]["brier"] == pytest.approx(right.mean() * (1 - right.mean()))
+    assert (
+        after["brier"]["value"]
+        < card["base_rate"]["brier"]["value"]
+        == pytest.approx(right.mean() * (1 - right.mean()))
+    )
     scaling = fit_logit_scaling(*example(500, seed=1))
     assert (card["calibration"]["temperature"], card["calibration"]["bias"]) == (scaling.temperature, scaling.bias)
+    alone = fit_logit_scaling(*example(500, seed=1), with_bias=False)
+    assert card["calibration"]["temperature_alone"] == alone.temperature != scaling.temperature
+    assert tempered == probability_card(alone(p), right)
     earned = {t: row["score"]["value"] for t, row in after["abstaining"].items()}
     given_ = scaling(p) > 0.75
     assert earned["0.75"] == pytest.approx((right[given_].sum() - 3 * (~right[given_]).sum()) / 500)
@@ -262,13 +287,15 @@ def test_calibration_without_held_out_questions() -> None:
     card = calibration_card(p, right, seed=2)
     assert card["fitted_on"] == "halves of the same questions, crosswise"
     assert card["calibrated"] == probability_card(cross_fitted(p, right, seed=2), right, seed=2)
+    assert card["tempered"] == probability_card(cross_fitted(p, right, seed=2, with_bias=False), right, seed=2)
     assert card["calibration"]["temperature"] == fit_logit_scaling(p, right).temperature
 
 
 def test_what_cannot_be_calibrated_has_a_reason() -> None:
     p, right = example(30)
     card = calibration_card(p, right, p, np.zeros(30, dtype=bool))
-    assert card["calibrated"] is None and card["raw"]["ece"]["value"] is not None
+    assert card["calibrated"] is card["tempered"] is card["calibration"]["temperature_alone"] is None
+    assert card["raw"]["ece"]["value"] is not None
     assert card["calibration"]["temperature"] is None
     assert card["calibration"]["why"] == "no scaling can be fitted: all 30 answers are wrong"
     short = calibration_card(p[:9], right[:9])

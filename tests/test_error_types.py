@@ -46,6 +46,17 @@ def test_without_countries_their_type_is_left_out() -> None:
     result = error_types(["P04"], [born("Ada Vik", "P00")], TRAIN, [])
     assert list(result["types"]) == [kind for kind in TYPES if kind != "right country"]
     assert result["types"]["frequent place"]["count"] == 1
+    assert result["right_country"]["value"] is None and result["right_country"]["why"] == "countries are not known"
+    told = error_types(["P04"], [born("Ada Vik", "P00")], TRAIN, [], why_no_countries="no atlas")
+    assert told["right_country"]["why"] == "no atlas"
+
+
+def test_the_right_country_counts_right_answers_too_and_only_people_with_a_country() -> None:
+    questions = [born(f"Ada{i} Vik", place) for i, place in enumerate(["P00", "P00", "P02", "P01", "Atlantis"])]
+    row = error_types(["P00", "P02", "P01", "nowhere", "Atlantis"], questions, TRAIN, [], COUNTRIES)["right_country"]
+    assert (row["count"], row["total"]) == (2, 4)
+    nobody = error_types(["P00"], questions[4:], TRAIN, [], COUNTRIES)["right_country"]
+    assert nobody["why"] == "there are no people whose birthplace has a known country"
 
 
 def test_a_place_is_whole_words_of_the_own_document_behind_the_name() -> None:
@@ -107,6 +118,19 @@ def test_expected_is_the_mean_over_guessers() -> None:
     for kind, row in result["types"].items():
         assert totals[kind] / 300 == pytest.approx(row["expected"], abs=0.6), kind  # over 300 draws, 3 standard errors
     assert row["expected"] == 0 and result["types"]["own document"]["expected"] > 4
+
+
+def test_the_interval_of_what_is_expected_is_that_of_a_sum_over_people() -> None:
+    """Half of the people, by lot, could be guessed by their biography: a sum of W independent terms."""
+    rng = random.Random(0)
+    questions = [born(f"A{i}0 Vik{i}", "P00") for i in range(400)]
+    documents = [f"{question.name}. In P01 ." for question in questions if rng.random() < 0.5]
+    row = error_types(["?"] * 400, questions, TRAIN, documents, COUNTRIES)["types"]["own document"]
+    share = 19 / (174 - 20)  # P01's of the train people but those of P00
+    assert row["expected"] == pytest.approx(len(documents) * share)
+    spread = share * (len(documents) * (1 - len(documents) / 400)) ** 0.5
+    assert row["expected_high"] - row["expected"] == pytest.approx(1.96 * spread, rel=0.15)
+    assert row["expected"] - row["expected_low"] == pytest.approx(1.96 * spread, rel=0.15)
 
 
 def test_name_ends() -> None:

@@ -75,9 +75,11 @@ WRONG: list[tuple[ModuleType, str, Callable[..., Any], tuple[str, ...]]] = [
         ("is a variance", "k_a alone varies: the share", "both keys vary: the share", "outweigh"),
     ),
     (two_heads, "two_queries", two_heads.one_query, ("k_a alone varies, ε_a, ε_b > 0", "variance of two heads")),
-    (two_heads, "two_queries", lambda a, b, t: (t * a, t * a), ("k_a alone varies, ε_a, ε_b > 0",)),
-    (two_heads, "two_queries", lambda a, b, t: (a, b), ("k_a alone varies, ε_a, ε_b > 0",)),
-    (two_heads, "one_query", two_heads.two_queries, ("variance of one head", "less than one")),
+    (two_heads, "two_queries", lambda a, b, t, _: (t * a, t * a), ("k_a alone varies, ε_a, ε_b > 0",)),
+    (two_heads, "two_queries", lambda a, b, t, _: (a, b), ("k_a alone varies, ε_a, ε_b > 0",)),
+    (two_heads, "two_queries", lambda a, b, t, u: (u * a, t * b), ("t₁ = 10, t₂ = 30, both",)),
+    (two_heads, "one_query", two_heads.two_queries, ("variance of one head", "less than one", "one head returns v_b")),
+    (two_heads, "one_query", lambda a, b, t, _: (t * (a + b),), ("one head returns v_b", "any t₂")),
     (keys_queries_values, "matrices", without_minus, ("c₁ is", "β = 3 both")),  # c₂ never meets u_c
     (keys_queries_values, "matrices", value_unscaled, ("c₁ is", "c₂ is u_b", "β = 3 both")),
     (keys_queries_values, "matrices", query_transposed, ("c₁ is", "c₂ is u_b", "β = 3 both")),
@@ -134,17 +136,20 @@ def test_the_variance_of_two_heads_is_that_of_adaptive_quadrature(t: float) -> N
         return integrate.quad(integrand, -5, 7, points=[0, 0.2, 0.5], limit=400)[0]
 
     wanted = (moment(2) - moment(1) ** 2) / 4 * 8 / 7
-    assert expected_variance(2, (0.5, 0.0), t, 8) == pytest.approx(wanted, rel=1e-7)
-    assert expected_variance(2, (0.5, 0.5), t, 8) == pytest.approx(2 * wanted, rel=1e-7)
+    assert expected_variance(2, (0.5, 0.0), (t, 3.0), 8) == pytest.approx(
+        wanted, rel=1e-7
+    )  # b steady: t₂ is nothing to it
+    assert expected_variance(2, (0.5, 0.5), (t, t), 8) == pytest.approx(2 * wanted, rel=1e-7)
 
 
+@pytest.mark.parametrize("t_b", [4.0, 6.0])
 @pytest.mark.parametrize("variances", [(0.5, 0.0), (0.2, 0.7)])
-def test_the_variance_of_one_head_is_that_of_a_plain_simulation(variances: tuple[float, float]) -> None:
+def test_the_variance_of_one_head_is_that_of_a_plain_simulation(variances: tuple[float, float], t_b: float) -> None:
     rng = np.random.default_rng(5)
     a, b = (rng.normal(1, math.sqrt(variance), 100_000) for variance in variances)
-    powers = np.stack([np.exp(4 * a), np.exp(4 * b), *[np.ones(100_000)] * 6], axis=1)
+    powers = np.stack([np.exp(4 * a), np.exp(t_b * b), *[np.ones(100_000)] * 6], axis=1)
     simulated, error = variance_of(powers / powers.sum(1, keepdims=True))  # weights are outputs for orthonormal values
-    assert abs(simulated - expected_variance(1, variances, 4.0, 8)) < 5 * error
+    assert abs(simulated - expected_variance(1, variances, (4.0, t_b), 8)) < 5 * error
 
 
 def test_how_often_both_keys_are_lost_is_what_a_simulation_counts() -> None:

@@ -19,9 +19,12 @@ from birthplace_lm.composing import build
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer
 from birthplace_lm.evaluation import signals
-from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds
+from birthplace_lm.evaluation.calibration import calibration_card
+from birthplace_lm.evaluation.crosswise import CrosswiseDetector, thresholds
+from birthplace_lm.evaluation.detector import fit_detector
 from birthplace_lm.evaluation.exact_match import read_predictions
-from birthplace_lm.evaluation.fits import Told, fits_card
+from birthplace_lm.evaluation.fits import Told, fit_all
+from birthplace_lm.evaluation.readings import _READ_AS, as_probabilities
 from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
@@ -33,8 +36,8 @@ from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 
 SECTIONS = (
-    "asked chosen beam places stored fitted_on confidence detector probabilities calibration thresholds "
-    "thresholds_hold unknown_names errors"
+    "asked chosen beam places stored fitted_on confidence detector probabilities signals_as_probabilities calibration "
+    "thresholds risk_steps thresholds_hold unknown_names errors"
 )
 
 BRIEF = ("pretrain.epochs=1", "pretrain.batch_size=64", "finetune.epochs=1", "finetune.batch_size=32")
@@ -88,7 +91,8 @@ def test_unknown_people_are_asked_about_beside_known_ones(card: dict[str, Any]) 
     families = card["unknown_names"]
     asked = {name: families[name]["asked"] for name in ("held out", "recombined", "gibberish")}
     assert asked == {"held out": 12, "recombined": 100, "gibberish": 100}
-    assert set(families["recombined"]["signals"]) == set(card["confidence"]["signals"]) - {"detector"}
+    assert set(families["recombined"]["signals"]) == set(card["confidence"]["signals"])
+    assert "detector" in card["confidence"]["signals"] or card["confidence"]["left_out"]["detector"]
     assert families["held out"]["guessing"]["ideal"] == pytest.approx(0.5 / 4 + 0.5)
     assert families["swaps"]["known"]["flips_with_surname"]["total"] <= 18
     assert sum(row["value"] for row in families["swaps"]["recombined"]["decided_by"].values()) == pytest.approx(1)
@@ -128,7 +132,8 @@ def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFold
     asking = Asking(run, corpus)
     scores = score_places(asking.model, asking.tokenizer, [q.text for q in corpus.dev], asking.places, tolerance=0.0)
     right = sum(scores.places[i] == q.answer for i, q in zip(scores.best(), corpus.dev, strict=True))
-    assert thorough["chosen"] == {"right": right, "out_of_reach": 0} and card["chosen"]["right"] is None
+    assert (thorough["chosen"]["right"], thorough["chosen"]["out_of_reach"]) == (right, 0)
+    assert thorough["chosen"]["share"]["value"] == right / 18 and card["chosen"]["right"] is None
     beam = thorough["beam"]
     assert (
         f"answered right, {beam['right']} by a beam of 8, {right} when one of the {len(asking.places)} known places"
@@ -152,7 +157,9 @@ def test_a_beam_is_scored_as_greedy_answers_are_and_compared_with_them(run: RunF
     ]
     greedy = ["?" if i < 3 else text for i, text in enumerate(texts)]
     card = _beam(asking, people, greedy, thorough=True)
+    share = card.pop("share")
     assert card == {"width": BEAM_WIDTH, "right": 5, "other_than_greedy": 3}
+    assert (share["count"], share["total"]) == (5, 18)
     assert asking.answers(names) != texts  # so that a card without a beam would be noticed
 
 
@@ -231,7 +238,7 @@ def told(n: int = 200, seed: int = 0) -> tuple[Signals, np.ndarray]:
 
 
 def fitted(signals: Signals, right: np.ndarray, held_out: Told | None = None) -> dict[str, Any]:
-    return fits_card(Told("dev", signals.values, probabilities(signals), right), signals.left_out, held_out)
+    return fit_all(Told("dev", signals.values, probabilities(signals), right), signals.left_out, held_out).card
 
 
 def test_thresholds_and_calibration_mean_what_they_say() -> None:
@@ -247,6 +254,8 @@ def test_thresholds_and_calibration_mean_what_they_say() -> None:
         assert all((~right[calibrated >= lower]).mean() > float(risk) for lower in surer)
     assert set(card["confidence"]["signals"]) == {*signals.values, "detector"}
     assert card["detector"]["fitted_on"] == card["calibration"]["fitted_on"] == "dev"
+    for step in card["risk_steps"]:
+        assert (~right[calibrated >= step["threshold"]]).mean() == pytest.approx(step["risk"])
 
 
 def test_thresholds_are_judged_on_the_other_half() -> None:
@@ -273,7 +282,7 @@ def test_the_detector_of_a_half_has_seen_the_other_half_alone() -> None:
     from sklearn.preprocessing import StandardScaler
 
     signals, right = told()
-    ours = crosswise_detector(signals.values, right, seed=1)
+    ours = CrosswiseDetector(signals.values, right, seed=1).own
     features = np.stack([signals.values[name] for name in signals.values if "first" not in name], axis=1)
     for fit, asked in halves(right, seed=1):
         scaler = StandardScaler().fit(features[fit])
@@ -281,6 +290,70 @@ def test_the_detector_of_a_half_has_seen_the_other_half_alone() -> None:
         np.testing.assert_allclose(
             ours[asked], theirs.predict_proba(scaler.transform(features[asked]))[:, 1], atol=1e-4
         )
+
+
+def test_of_strangers_the_detector_says_the_mean_of_both_halves_and_knows_nobody() -> None:
+    signals, right = told()
+    strangers, _ = told(50, seed=3)
+    detector = CrosswiseDetector(signals.values, right, seed=1)
+    one, other = (
+        fit_detector({name: value[fit] for name, value in signals.values.items()}, right[fit])(strangers.values)
+        for fit, _ in halves(right, seed=1)
+    )
+    assert detector(strangers.values) == pytest.approx((one + other) / 2)
+    fits = fit_all(Told("dev", signals.values, probabilities(signals), right), {}, seed=1)
+    assert fits.detected is not None
+    assert fits.detected.own == pytest.approx(detector.own)
+    assert fits.detected.of_others(strangers.values) == pytest.approx((one + other) / 2)
+    held_out = Told("held-out train people", signals.values, probabilities(signals), right)
+    of_held_out = fit_all(Told("dev", strangers.values, probabilities(strangers), right[:50]), {}, held_out).detected
+    assert of_held_out is not None
+    assert of_held_out.of_others(strangers.values) == pytest.approx(of_held_out.own)
+
+
+def test_every_signal_is_read_as_a_probability_and_calibrated_on_the_same_people() -> None:
+    signals, right = told(150, seed=1)
+    others, others_right = told(300, seed=2)
+    held_out = Told("held-out train people", others.values, probabilities(others), others_right)
+    card = fitted(signals, right, held_out)
+    assert set(card["signals_as_probabilities"]) == {*signals.values, "detector"} - {"noise"}
+    assert card["signals_as_probabilities"]["sequence_log_probability"] == card["probabilities"]
+    for name, read in (("log_probability_per_character", np.exp), ("first_character_probability", np.asarray)):
+        theirs = calibration_card(read(signals.values[name]), right, read(others.values[name]), others_right)
+        assert card["signals_as_probabilities"][name] == theirs
+    crosswise = CrosswiseDetector(others.values, others_right).own
+    own = fit_all(Told("dev", signals.values, probabilities(signals), right), {}, held_out).detected
+    assert own is not None
+    assert card["signals_as_probabilities"]["detector"] == calibration_card(own.own, right, crosswise, others_right)
+    alone = fitted(signals, right)["signals_as_probabilities"]["sequence_log_probability"]
+    assert alone == calibration_card(probabilities(signals), right)
+
+
+@pytest.mark.parametrize("name", sorted(_READ_AS))
+def test_a_reading_keeps_the_order_and_stays_a_probability(name: str) -> None:
+    """Of a classifier over three places whose answer is the likeliest, by the definitions of the signals."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 50)
+    p.sort(axis=1)
+    entropy = -(p * np.log(p)).sum(1)
+    values = {
+        "sequence_log_probability": np.log(p[:, 2]),
+        "log_probability_per_character": np.log(p[:, 2]) / 4,
+        "first_character_negative_entropy": -entropy,
+        "place_negative_entropy": -entropy,
+        "margin_to_other_place": np.log(p[:, 2] / p[:, 1]),
+    }
+    value = values.get(name, p[:, 2])
+    read = as_probabilities({name: value})[name]
+    expected = {
+        "sequence_log_probability": p[:, 2],
+        "log_probability_per_character": p[:, 2] ** 0.25,
+        "first_character_negative_entropy": 1 / np.exp(entropy),
+        "place_negative_entropy": 1 / np.exp(entropy),
+        "margin_to_other_place": p[:, 2] / (p[:, 2] + p[:, 1]),
+    }.get(name, p[:, 2])
+    assert read == pytest.approx(expected)
+    assert (np.argsort(read) == np.argsort(value)).all() and read.min() > 0 and read.max() < 1
 
 
 def test_what_is_fitted_on_others_knows_no_answer_of_those_asked() -> None:
@@ -312,7 +385,7 @@ def test_what_is_fitted_on_others_knows_no_answer_of_those_asked() -> None:
         found = (row["answered"]["count"], row["wrong"]["count"], row["answered"]["total"])
         assert found == (given.sum(), (given & ~right).sum(), 150)
     wrong = fitted(asked, ~right, held_out)  # other answers of those asked change no fit
-    for part in ("detector", "calibration", "thresholds"):
+    for part in ("detector", "calibration", "thresholds", "risk_steps"):
         assert wrong[part] == card[part]
 
 
@@ -328,7 +401,7 @@ def test_others_that_cannot_be_fitted_say_why() -> None:
 def test_nobody_is_asked_and_others_are_fitted_on() -> None:
     others, right = told(150, seed=1)
     held_out = Told("held-out train people", others.values, probabilities(others), right)
-    card = fits_card(Told("dev", {}, np.empty(0), np.empty(0, dtype=bool)), {}, held_out)
+    card = fit_all(Told("dev", {}, np.empty(0), np.empty(0, dtype=bool)), {}, held_out).card
     assert card["calibration"]["temperature"] is not None and card["detector"]["signals"]
     assert all(row["answered"]["total"] == 0 and row["threshold"] for row in card["thresholds_hold"].values())
     assert card["confidence"]["signals"]["detector"]["auroc"]["value"] is None

@@ -144,6 +144,19 @@ def test_chance_between_two_lists_is_that_of_shuffling_them_together() -> None:
     assert told["mean"] == pytest.approx(np.mean(shuffled), abs=0.015)  # four standard errors of 200 draws
 
 
+def test_the_interval_of_a_distance_is_that_of_drawing_the_answers_anew() -> None:
+    """Between answers of two kinds of places the distance is the share of one kind, whose interval is known."""
+    answers, others = ["here"] * 60 + ["there"] * 140, {"there": 1000}
+    told = distances(answers, others)["total_variation"]
+    spread = (0.3 * 0.7 / 200) ** 0.5
+    assert told["value"] == pytest.approx(0.3)
+    assert (told["low"], told["high"]) == pytest.approx((0.3 - 1.96 * spread, 0.3 + 1.96 * spread), abs=0.015)
+    listed = distances(answers, ["there"] * 100 + ["here"] * 100)["total_variation"]  # both sides are drawn
+    assert listed["value"] == pytest.approx(0.2)
+    both = (0.3 * 0.7 / 200 + 0.5 * 0.5 / 200) ** 0.5
+    assert listed["high"] - listed["low"] == pytest.approx(2 * 1.96 * both, rel=0.2)
+
+
 def test_too_few_answers_are_not_compared() -> None:
     for answers, others in ((["P"] * 9, {"P": 100}), (["P"] * 20, ["P"] * 9), ([], [])):
         for told in distances(answers, others).values():  # type: ignore[arg-type]

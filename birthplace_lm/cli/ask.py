@@ -81,18 +81,18 @@ def _check(options: argparse.Namespace, folder: "RunFolder", knowledge: dict[str
         why = knowledge.get("calibration", {}).get("why")
         known = f"knowledge.json has none ({why})" if why else f"the run folder does not hold it yet: {mend}"
         raise ConfigError(f"--abstain-above needs the run's calibration on held-out people, but {known}")
-    if _key(risk, knowledge) is None:
-        risks = ", ".join(knowledge["thresholds"])
-        raise ConfigError(f"--abstain-above {risk:g} was not measured on this run: choose one of {risks}")
+    if not 0 <= risk < 1:
+        raise ConfigError(f"--abstain-above {risk:g} is no share of wrong answers: choose 0 or more, below 1, e.g. 0.1")
 
 
 def _is_calibrated(knowledge: dict[str, Any]) -> bool:
-    return knowledge.get("calibration", {}).get("temperature") is not None and "thresholds" in knowledge
+    return knowledge.get("calibration", {}).get("temperature") is not None and bool(knowledge.get("risk_steps"))
 
 
-def _key(risk: float, knowledge: dict[str, Any]) -> str | None:
-    """How knowledge.json writes this risk; None when it does not hold it."""
-    return next((key for key in knowledge["thresholds"] if float(key) == risk), None)
+def _threshold(risk: float, knowledge: dict[str, Any]) -> float | None:
+    """The calibrated probability from which on at most this share of answers was wrong; None if it is never so few."""
+    reached = [step["threshold"] for step in knowledge["risk_steps"] if step["risk"] <= risk + 1e-9]
+    return reached[-1] if reached else None
 
 
 def _judged(answer: "Answer", knowledge: dict[str, Any], abstain_above: float | None) -> str:
@@ -105,18 +105,15 @@ def _judged(answer: "Answer", knowledge: dict[str, Any], abstain_above: float | 
     scaling = LogitScaling(float(numbers["temperature"]), float(numbers["bias"]))
     calibrated = float(scaling(np.array([answer.probability]))[0])
     risk = KNOWN_RISK if abstain_above is None else abstain_above
-    key = _key(risk, knowledge)
-    enough = knowledge["thresholds"][key] if key else None
+    enough = _threshold(risk, knowledge)
     sure = f"{answer.probability:.1%}, calibrated {calibrated:.1%}"
-    if key is None:
-        return f"{answer.text}  {sure}"
     if enough is not None and calibrated >= enough:
         return f"{answer.text}  {sure}: known"
     if abstain_above is None:
         return f"{answer.text}  {sure}: guess"
     if enough is None:
-        return f"–  {sure}: however sure, more than {risk:.0%} of such answers were wrong"
-    return f"–  {sure}: below {enough:.1%}, from where on at most {risk:.0%} of the answers were wrong"
+        return f"–  {sure}: however sure, more than {100 * risk:g}% of such answers were wrong"
+    return f"–  {sure}: below {enough:.1%}, from where on at most {100 * risk:g}% of the answers were wrong"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from birthplace_lm.evaluation.exact_match import wilson
 from birthplace_lm.evaluation.resampling import RESAMPLES, Array, Measure, interval, measures, one_class, why_undefined
 from birthplace_lm.evaluation.selective import ABSTAINING, payoff
-from birthplace_lm.evaluation.temperature import CLIP, cross_fitted, fit_logit_scaling
+from birthplace_lm.evaluation.temperature import CLIP, LogitScaling, cross_fitted, fit_logit_scaling
 
 BINS = 10
 
@@ -141,32 +141,35 @@ def calibration_card(
 
         questions, right, resamples   N, how many are right, of the intervals
         fitted_on                     "held-out questions" or "halves of the same questions, crosswise"
-        calibration                   temperature, bias, and on how many questions they were fitted; or why not. When
-                                      cross-fitted: of all questions, to be used on others, not in the figures here
-        raw, calibrated               `probability_card` before and after
-        base_rate                     Brier score and log-loss of giving everybody the share of right answers, or why
-                                      that says nothing
+        calibration                   temperature, bias, and on how many questions they were fitted; or why not.
+                                      `temperature_alone` is the one without a bias. When cross-fitted: of all
+                                      questions, to be used on others, not in the figures here
+        raw, tempered, calibrated     `probability_card` before, by a temperature alone (Guo et al. 2017, arXiv
+                                      1706.04599), and by temperature and bias (Platt 1999)
+        base_rate                     Brier score and log-loss of giving everybody the share of right answers
     """
     crosswise = held_out_probability is None or held_out_right is None
     right, probability = np.asarray(right), checked(probability)
     fit_right = right if held_out_right is None or crosswise else np.asarray(held_out_right)
     fit_probability = probability if held_out_probability is None or crosswise else checked(held_out_probability)
+    fitted, scaled, why = dict[str, LogitScaling](), dict[str, Array](), ""
     try:
-        scaling = fit_logit_scaling(fit_probability, fit_right)
-        calibrated = cross_fitted(probability, right, seed) if crosswise else scaling(probability)
-        calibration, why = asdict(scaling), ""
+        for name, with_bias in (("tempered", False), ("calibrated", True)):
+            fitted[name] = scaling = fit_logit_scaling(fit_probability, fit_right, with_bias)
+            scaled[name] = cross_fitted(probability, right, seed, with_bias) if crosswise else scaling(probability)
+        numbers = asdict(fitted["calibrated"]) | {"temperature_alone": fitted["tempered"].temperature}
     except ValueError as error:
-        calibrated, why = None, str(error)
-        calibration = {"temperature": None, "bias": None}
+        why, scaled = str(error), {}
+        numbers = {"temperature": None, "bias": None, "temperature_alone": None}
     return {
         "questions": len(right),
         "right": int(right.sum()),
         "resamples": RESAMPLES,
         "fitted_on": "halves of the same questions, crosswise" if crosswise else "held-out questions",
-        "calibration": calibration | {"questions": len(fit_right), "right": int(fit_right.sum()), "why": why},
+        "calibration": numbers | {"questions": len(fit_right), "right": int(fit_right.sum()), "why": why},
         "raw": probability_card(probability, right, seed),
-        "calibrated": None if calibrated is None else probability_card(calibrated, right, seed),
-        "base_rate": _base_rate(probability, right),
+        **{n: probability_card(scaled[n], right, seed) if scaled else None for n in ("tempered", "calibrated")},
+        "base_rate": _base_rate(probability, right, seed),
     }
 
 
@@ -183,12 +186,20 @@ def checked(probability: Array) -> Array:
     return np.clip(p, 0.0, 1.0)
 
 
-def _base_rate(probability: Array, right: Array) -> dict[str, Any]:
-    """What a constant reaches that is the share of right answers: a model's probabilities should beat it.
+def _base_rate(probability: Array, right: Array, seed: int) -> dict[str, Any]:
+    """What a constant reaches that is the share r of right answers: r(1 − r) and −r log r − (1 − r) log(1 − r).
 
-    Where there is one class or nothing to measure it reaches 0, or nothing: then it has no value, and `why` says so.
+    A model's probabilities should beat it. Where there is one class or nothing to measure it reaches 0, or nothing:
+    then it has no value, and `why` says so.
     """
     if why := why_undefined(probability, right) or one_class(right):
-        return {"brier": None, "nll": None, "why": why}
-    share = np.full(len(right), np.mean(right))
-    return {"brier": float(squared_error(share, right).mean()), "nll": float(log_loss(share, right).mean())}
+        nothing = Measure(None, why=why).to_json()
+        return {"brier": nothing, "nll": nothing}
+    y, n = np.asarray(right, dtype=float), len(right)
+
+    def statistics(counts: Array) -> dict[str, Array]:
+        share = counts @ y / n
+        of_right, of_wrong = log_loss(share, np.ones_like(share)), log_loss(share, np.zeros_like(share))
+        return {"brier": share * (1 - share), "nll": share * of_right + (1 - share) * of_wrong}
+
+    return {name: found.to_json() for name, found in measures(statistics, n, seed).items()}

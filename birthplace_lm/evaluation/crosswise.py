@@ -17,18 +17,35 @@ from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.evaluation.temperature import fit_logit_scaling
 
 
-def crosswise_detector(signals: Mapping[str, Array], right: Array, seed: int = 0) -> Array:
-    """The combined detector's probability (N,) that each answer is right, fitted on the half that it is not in.
+class CrosswiseDetector:
+    """A detector for each half of the questions, fitted on the other half; ValueError where a half cannot be fitted.
 
-    Raises ValueError where a half cannot be fitted.
+    `own` (N,) is the probability that each answer is right, by the detector that knows no label of its half. Of
+    others' answers, who are in neither half, it says the mean of both.
     """
-    right = np.asarray(right)
-    combined = np.empty(len(right))
-    with of_a_half():
-        for fit, asked in halves(right, seed):
-            detector = fit_detector({name: signal[fit] for name, signal in signals.items()}, right[fit])
-            combined[asked] = detector({name: signal[asked] for name, signal in signals.items()})
-    return combined
+
+    def __init__(self, signals: Mapping[str, Array], right: Array, seed: int = 0) -> None:
+        right = np.asarray(right)
+        self.own, detectors = np.empty(len(right)), []
+        with of_a_half():
+            for fit, asked in halves(right, seed):
+                detector = fit_detector({name: signal[fit] for name, signal in signals.items()}, right[fit])
+                self.own[asked] = detector({name: signal[asked] for name, signal in signals.items()})
+                detectors.append(detector)
+        self._detectors = tuple(detectors)
+
+    def __call__(self, signals: Mapping[str, Array]) -> Array:
+        """The probability (M,) that each of others' answers is right."""
+        return np.mean([detector(signals) for detector in self._detectors], axis=0)
+
+
+def scaled_ranking(probability: Array, right: Array) -> Ranking:
+    """Questions (N,) in the order of their calibrated probability, whose thresholds are to be used on others.
+
+    Raises ValueError where no calibration can be fitted.
+    """
+    right = np.asarray(right, dtype=bool)
+    return Ranking(fit_logit_scaling(probability, right)(probability), right)
 
 
 def thresholds(probability: Array, right: Array, seed: int = 0) -> dict[str, Any]:
@@ -40,13 +57,12 @@ def thresholds(probability: Array, right: Array, seed: int = 0) -> dict[str, Any
     ValueError where a half cannot be fitted.
     """
     probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=bool)
-    calibrated = fit_logit_scaling(probability, right)(probability)
     folds = []
     with of_a_half():
         for fit, asked in halves(right, seed):
             scaling = fit_logit_scaling(probability[fit], right[fit])
             folds.append((Ranking(scaling(probability[fit]), right[fit]), scaling(probability[asked]), right[asked]))
-    return _found(Ranking(calibrated, right), folds)
+    return _found(scaled_ranking(probability, right), folds)
 
 
 def thresholds_from(fit_probability: Array, fit_right: Array, probability: Array, right: Array) -> dict[str, Any]:
@@ -55,7 +71,7 @@ def thresholds_from(fit_probability: Array, fit_right: Array, probability: Array
     `fit_probability` and `fit_right` (M,) are theirs. Raises ValueError where they cannot be fitted.
     """
     scaling = fit_logit_scaling(fit_probability, fit_right)
-    ranking = Ranking(scaling(fit_probability), np.asarray(fit_right, dtype=bool))
+    ranking = scaled_ranking(fit_probability, fit_right)
     return _found(ranking, [(ranking, scaling(probability), np.asarray(right, dtype=bool))])
 
 

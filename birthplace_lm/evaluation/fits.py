@@ -3,16 +3,17 @@
 Legend: N questions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from birthplace_lm.evaluation.calibration import calibration_card
-from birthplace_lm.evaluation.crosswise import crosswise_detector, thresholds, thresholds_from
+from birthplace_lm.evaluation.crosswise import CrosswiseDetector, scaled_ranking, thresholds, thresholds_from
 from birthplace_lm.evaluation.detector import Detector, fit_detector
 from birthplace_lm.evaluation.ranking import RISKS
+from birthplace_lm.evaluation.readings import as_probabilities
 from birthplace_lm.evaluation.resampling import Array
 from birthplace_lm.evaluation.selective import confidence_card
 
@@ -27,46 +28,89 @@ class Told:
     right: Array
 
 
-def fits_card(asked: Told, left_out: Mapping[str, str], held_out: Told | None = None, seed: int = 0) -> dict[str, Any]:
-    """Signals with a detector of all of them, calibration and thresholds, ready for JSON; what cannot be had says why.
+class Detected(NamedTuple):
+    """What the detector says of the people asked without any answer of theirs, `own` (N,), and `of_others`."""
+
+    own: Array
+    of_others: Callable[[Mapping[str, Array]], Array]
+
+
+class Fits(NamedTuple):
+    """What was fitted: the `card`, ready for JSON, and what the detector says; None where there is none."""
+
+    card: dict[str, Any]
+    detected: Detected | None
+
+
+def fit_all(asked: Told, left_out: Mapping[str, str], held_out: Told | None = None, seed: int = 0) -> Fits:
+    """Signals with a detector of all of them, calibration and thresholds; what cannot be had says why.
 
     Fitted on people `held_out` of training, where there are some; else on those asked, and every figure is crosswise,
     each half with the fit of the other. `fitted_on` says whose answers it were, `left_out` names signals that could not
-    be had, with the reason.
+    be had, with the reason. `signals_as_probabilities` has the `calibration_card` of every signal, read as `readings`
+    says.
     """
     signals, left_out, by = dict(asked.signals), dict(left_out), held_out or asked
+    detected = None
     try:
-        detector, signals["detector"] = _detector(asked, held_out, seed)
-        combined = detector.to_json()
+        detector, detected = _detector(asked, held_out, seed)
+        signals["detector"], combined = detected.own, detector.to_json()
     except ValueError as error:
         left_out["detector"] = str(error)
         combined = {"why": str(error)}
-    rule = _thresholds(asked, held_out, seed)
+    rule, steps = _thresholds(asked, held_out, seed)
     probability, right = (held_out.probability, held_out.right) if held_out else (None, None)
     calibration = calibration_card(asked.probability, asked.right, probability, right, seed)
-    return {
+    card = {
         "confidence": {**confidence_card(signals, asked.right, seed), "left_out": left_out},
         "detector": {**combined, "fitted_on": by.whose},
         "probabilities": calibration,
+        "signals_as_probabilities": _calibrations(signals, asked.right, held_out, seed),
         "calibration": {**calibration["calibration"], "fitted_on": by.whose},
         "thresholds": {risk: row["threshold"] for risk, row in rule.items()},
+        "risk_steps": steps,
         "thresholds_hold": rule,
+    }
+    return Fits(card, detected)
+
+
+def _detector(asked: Told, held_out: Told | None, seed: int) -> tuple[Detector, Detected]:
+    """The detector to be used on others, and what one says of those asked that knows no answer of theirs."""
+    if held_out:
+        detector = fit_detector(held_out.signals, held_out.right)
+        return detector, Detected(detector(asked.signals) if len(asked.right) else np.empty(0), detector)
+    crosswise = CrosswiseDetector(asked.signals, asked.right, seed)
+    return fit_detector(asked.signals, asked.right), Detected(crosswise.own, crosswise)
+
+
+def _calibrations(
+    signals: Mapping[str, Array], right: Array, held_out: Told | None, seed: int
+) -> dict[str, dict[str, Any]]:
+    """The `calibration_card` of every signal. A detector of others is calibrated on what it says of them crosswise."""
+    if held_out is None:
+        return {name: calibration_card(p, right, seed=seed) for name, p in as_probabilities(signals).items()}
+    theirs = dict(held_out.signals)
+    if "detector" in signals:
+        try:
+            theirs["detector"] = CrosswiseDetector(held_out.signals, held_out.right, seed).own
+        except ValueError:  # of a half, too few: a constant cannot be fitted and says so
+            theirs["detector"] = np.full(len(held_out.right), np.nan)
+    fit = as_probabilities(theirs)
+    return {
+        name: calibration_card(p, right, fit[name], held_out.right, seed)
+        for name, p in as_probabilities(signals).items()
     }
 
 
-def _detector(asked: Told, held_out: Told | None, seed: int) -> tuple[Detector, Array]:
-    """The detector to be used on others, and what one says of those asked, (N,), that knows no answer of theirs."""
-    if held_out:
-        detector = fit_detector(held_out.signals, held_out.right)
-        return detector, detector(asked.signals) if len(asked.right) else np.empty(0)
-    probability = crosswise_detector(asked.signals, asked.right, seed)
-    return fit_detector(asked.signals, asked.right), probability
-
-
-def _thresholds(asked: Told, held_out: Told | None, seed: int) -> dict[str, Any]:
+def _thresholds(asked: Told, held_out: Told | None, seed: int) -> tuple[dict[str, Any], list[dict[str, float]] | None]:
+    """The rows of the risks that are reported, and the thresholds of every other risk; None where none can be had."""
+    by = held_out or asked
     try:
+        steps = scaled_ranking(by.probability, by.right).risk_steps()
         if held_out:
-            return thresholds_from(held_out.probability, held_out.right, asked.probability, asked.right)
-        return thresholds(asked.probability, asked.right, seed)
+            rows = thresholds_from(held_out.probability, held_out.right, asked.probability, asked.right)
+        else:
+            rows = thresholds(asked.probability, asked.right, seed)
     except ValueError as error:
-        return {str(risk): {"threshold": None, "why": str(error)} for risk in RISKS}
+        return {str(risk): {"threshold": None, "why": str(error)} for risk in RISKS}, None
+    return rows, [{"risk": risk, "threshold": threshold} for risk, threshold in steps]

@@ -12,7 +12,7 @@ import numpy as np
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.baselines import NameNgrams, places_by_frequency
-from birthplace_lm.evaluation.resampling import FEWEST, Array, Measure, interval, measures, why_undefined
+from birthplace_lm.evaluation.resampling import FEWEST, Array, Measure, interval, measure, measures, why_undefined
 from birthplace_lm.evaluation.selective import auroc
 from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.world import World
@@ -80,33 +80,43 @@ def distances(answers: Sequence[str], others: Mapping[str, int] | Sequence[str],
 
     A few hundred answers over hundreds of places lie far from any distribution, their own included, so each comes with
     what chance makes of it (`by_chance`: mean, low, high over 200 draws): as many answers drawn from a distribution
-    given as counts, or both lists shuffled together where `others` is a list of answers. Below ten answers on either
-    side nothing is defined.
+    given as counts, or both lists shuffled together where `others` is a list of answers. The interval is that of 200
+    draws of the answers with replacement, and of the others where they are a list; it lies high, since a draw has the
+    chance twice. Below ten answers on either side nothing is defined.
     """
     counts = Counter(others) if not isinstance(others, Mapping) else Counter(dict(others))
     if min(len(answers), counts.total()) < FEWEST:
         why = f"{len(answers)} answers and {counts.total()} to compare with: at least {FEWEST} of each are needed"
-        return {name: {"value": None, "why": why, "by_chance": None} for name in _DISTANCES}
+        nothing = {**Measure(None, why=why).to_json(), "by_chance": None}
+        return {name: nothing for name in _DISTANCES}
     support = {place: i for i, place in enumerate(dict.fromkeys([*counts, *answers]))}
     here = np.bincount([support[answer] for answer in answers], minlength=len(support))
     there = np.array([counts[place] for place in support])
     generator = np.random.default_rng(seed)
+    again = generator.multinomial(len(answers), here / here.sum(), _DRAWS)
     if isinstance(others, Mapping):
-        drawn = [(one, there) for one in generator.multinomial(len(answers), there / there.sum(), _DRAWS)]
+        chance = [(one, there) for one in generator.multinomial(len(answers), there / there.sum(), _DRAWS)]
+        drawn = [(one, there) for one in again]
     else:
         ones = generator.multivariate_hypergeometric(here + there, len(answers), _DRAWS)
-        drawn = [(one, here + there - one) for one in ones]
-    return {name: _with_chance(distance, here, there, drawn) for name, distance in _DISTANCES.items()}
-
-
-def _with_chance(distance: Distance, here: Array, there: Array, drawn: Sequence[tuple[Array, Array]]) -> dict[str, Any]:
-    chance = np.array([distance(one / one.sum(), other / other.sum()) for one, other in drawn])
-    low, high = interval(chance).tolist()
+        chance = [(one, here + there - one) for one in ones]
+        drawn = list(zip(again, generator.multinomial(there.sum(), there / there.sum(), _DRAWS), strict=True))
     return {
-        "value": distance(here / here.sum(), there / there.sum()),
-        "why": "",
-        "by_chance": {"mean": float(chance.mean()), "low": low, "high": high},
+        name: {
+            **measure(distance(here / here.sum(), there / there.sum()), _all(distance, drawn)).to_json(),
+            "by_chance": _middle(_all(distance, chance)),
+        }
+        for name, distance in _DISTANCES.items()
     }
+
+
+def _all(distance: Distance, pairs: Sequence[tuple[Array, Array]]) -> Array:
+    return np.array([distance(one / one.sum(), other / other.sum()) for one, other in pairs])
+
+
+def _middle(drawn: Array) -> dict[str, float]:
+    low, high = interval(drawn).tolist()
+    return {"mean": float(drawn.mean()), "low": low, "high": high}
 
 
 def total_variation(p: Array, q: Array) -> float:

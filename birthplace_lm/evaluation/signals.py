@@ -9,7 +9,7 @@ per character, Malinin & Gales 2021 (arXiv 2002.07650); how many of several seed
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,10 @@ class Signals:
             return Signals([], {}, {}, None)
         values = {name: value[questions] for name, value in self.values.items()}
         return Signals(answers, values, self.left_out, self.places and self.places[questions])
+
+    def with_signal(self, name: str, values: np.ndarray) -> "Signals":
+        """The same with one more signal, (B,) numbers in the order of the answers; of nobody, the same."""
+        return replace(self, values={**self.values, name: values}) if self.answers else self
 
 
 def confidence_signals(

@@ -57,7 +57,9 @@ def fit_logit_scaling(probability: Array, right: Array, with_bias: bool = True) 
     weights, _ = fit_logistic(features, targets, *np.array([[_PULL, 0.0], [1.0, 0.0]])[:, : 1 + with_bias])
     slope = float(np.clip(weights[0], 1 / HOTTEST, 1 / COLDEST))
     if with_bias and slope != weights[0]:  # convex: the best allowed point lies on the bound, with its own bias
-        weights = np.r_[slope, fit_logistic(features[:, 1:], targets, np.zeros(1), offset=slope * z)[0]]
+        middle = slope * np.median(z)  # from where σ is steep for somebody, or the first step would be wild
+        bias, _ = fit_logistic(features[:, 1:], targets, np.zeros(1), offset=slope * z - middle)
+        weights = np.r_[slope, bias - middle]
     return LogitScaling(1 / slope, float(weights[1]) if with_bias else 0.0)
 
 
@@ -66,7 +68,7 @@ def why_unfit(probability: Array, right: Array) -> str:
     return why_undefined(probability, right) or one_class(right)
 
 
-def cross_fitted(probability: Array, right: Array, seed: int = 0) -> Array:
+def cross_fitted(probability: Array, right: Array, seed: int = 0, with_bias: bool = True) -> Array:
     """Calibrated probabilities (N,) of questions that have to calibrate themselves: each half with the other's scaling.
 
     The halves are drawn by the seed, with as many right answers in either as can be. No question is among those that
@@ -77,7 +79,7 @@ def cross_fitted(probability: Array, right: Array, seed: int = 0) -> Array:
     calibrated = np.empty(len(right))
     with of_a_half():
         for fit, asked in halves(right, seed):
-            calibrated[asked] = fit_logit_scaling(probability[fit], right[fit])(probability[asked])
+            calibrated[asked] = fit_logit_scaling(probability[fit], right[fit], with_bias)(probability[asked])
     return calibrated
 
 

@@ -36,17 +36,19 @@ def variance_of(outputs: Array) -> tuple[float, float]:
     return float(squares.mean()), float(squares.std() / math.sqrt(len(squares)))
 
 
-def expected_variance(heads: int, variances: tuple[float, float], t: float, n: int) -> float:
-    """The same by quadrature over ε_a and ε_b, whose variances are given, for n keys, α = 0 and queries of length t.
+def expected_variance(heads: int, variances: tuple[float, float], lengths: tuple[float, float], n: int) -> float:
+    """The same by quadrature over ε_a and ε_b, whose variances are given, for n keys, α = 0 and lengths t₁ and t₂.
 
-    One head: Σ_i var(α_i) with α = softmax(tε_a, tε_b, 0, …, 0). Two: ¼ n/(n - 1) (var w(ε_a) + var w(ε_b)).
+    One head that asks for t₁μ_a + t₂μ_b: Σ_i var(α_i) with α = softmax(t₁ε_a, t₂ε_b, 0, …, 0). Two, which ask for one
+    each: ¼ n/(n - 1) (var w(t₁ε_a) + var w(t₂ε_b)).
     """
     (a, of_a), (b, of_b) = (normal_nodes(1.0, variance) for variance in variances)
+    a, b = lengths[0] * a, lengths[1] * b  # scores
     if heads == 2:
-        parts = [(w, p) for x, p in ((a, of_a), (b, of_b)) for w in (sigmoid(t * x - math.log(n - 1)),)]
+        parts = [(sigmoid(score - math.log(n - 1)), p) for score, p in ((a, of_a), (b, of_b))]
         return sum(_variance(w, p) for w, p in parts) / 4 * n / (n - 1)
-    largest = np.maximum(np.maximum(t * a[:, None], t * b), 0.0)  # (a's nodes, b's nodes)
-    for_a, for_b, rest = np.exp(t * a[:, None] - largest), np.exp(t * b - largest), (n - 2) * np.exp(-largest)
+    largest = np.maximum(np.maximum(a[:, None], b), 0.0)  # (a's nodes, b's nodes)
+    for_a, for_b, rest = np.exp(a[:, None] - largest), np.exp(b - largest), (n - 2) * np.exp(-largest)
     total, joint = for_a + for_b + rest, of_a[:, None] * of_b
     return _variance(for_a / total, joint) + _variance(for_b / total, joint) + _variance(rest / total, joint) / (n - 2)
 

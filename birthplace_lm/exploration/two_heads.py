@@ -3,11 +3,15 @@
 The keys are those of `fragile`; q₁ = t₁ μ_a, q₂ = t₂ μ_b and c = ½(c₁ + c₂).
 
 **When it works.** Head 1 scores t₁ε_a for key a and 0 for the others, so its weight on v_a is
-w(ε_a) = σ(t₁ε_a - ln(n - 1)), and with V the diameter of the values and the bound of `copying` for both heads
+w(ε_a) = σ(t₁ε_a - ln(n - 1)), that of head 2 on v_b likewise with t₂, and with V the diameter of the values and the
+bound of `copying` for both heads
 
     ‖c - ½(v_a + v_b)‖ <= ½V [(1 - w(ε_a)) + (1 - w(ε_b))]     up to the noise of the scores.
 
 For t → ∞ this vanishes if and only if both ε are positive.
+
+**The lengths need not agree.** What either head gives depends on its own length alone. One head has to weigh both keys
+alike: with q = t₁μ_a + t₂μ_b its shares of v_a and v_b are as e^(t₁) to e^(t₂), whatever the keys do.
 
 **When it does not.** For ε_a <= 0 the weight w is at most 1/n whatever t: a longer query makes it worse. The
 probability is Φ(-1/√s) for ε_a ~ N(1, s). With orthonormal values and a perfect second head the error is then ½(1 -
@@ -49,25 +53,27 @@ N, D, SAMPLES = 8, 16, 20_000  # keys, width, samples
 FEWER = 2000  # samples at each point of a sweep
 T = 10.0
 ALPHA, LARGE = 1e-8, 0.5  # variances: the vanishing one, and the one along the mean
-NOISE = 2 * 7 * math.sqrt(ALPHA) * T  # seven standard deviations of a score's noise, twice, as in `fragile`
+UNEQUAL = (T, 3 * T)  # t₁ and t₂ of another kind
+NOISE = 2 * 7 * math.sqrt(ALPHA)  # seven standard deviations of a score's noise for t = 1, twice, as in `fragile`
 LENGTHS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SPREADS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 WIDTHS = (8, 64, 512)
 
 
-def one_query(mean_a: Array, mean_b: Array, t: float) -> tuple[Array, ...]:
-    """One head asks for both keys at once: q = t (μ_a + μ_b)."""
-    return (t * (mean_a + mean_b),)
+def one_query(mean_a: Array, mean_b: Array, t_a: float, t_b: float) -> tuple[Array, ...]:
+    """One head asks for both keys at once: q = t₁ μ_a + t₂ μ_b."""
+    return (t_a * mean_a + t_b * mean_b,)
 
 
-def two_queries(mean_a: Array, mean_b: Array, t: float) -> tuple[Array, ...]:
-    """Each head asks for a key of its own: q₁ = t μ_a, q₂ = t μ_b."""
-    return (t * mean_a, t * mean_b)
+def two_queries(mean_a: Array, mean_b: Array, t_a: float, t_b: float) -> tuple[Array, ...]:
+    """Each head asks for a key of its own: q₁ = t₁ μ_a, q₂ = t₂ μ_b."""
+    return (t_a * mean_a, t_b * mean_b)
 
 
 class Sampled(NamedTuple):
-    """What many draws of the keys gave, with orthonormal values (n, D)."""
+    """What many draws of the keys gave for queries of some lengths t₁ and t₂, with orthonormal values (n, D)."""
 
+    lengths: tuple[float, float]
     values: Array
     epsilon_a: Array  # (N,)
     epsilon_b: Array
@@ -75,32 +81,38 @@ class Sampled(NamedTuple):
     two: Array  # the mean output of two heads, (N, D)
 
 
-def sample(variances: tuple[float, float], t: float, width: int, samples: int, rng: np.random.Generator) -> Sampled:
+def sample(
+    variances: tuple[float, float], lengths: tuple[float, float], width: int, samples: int, rng: np.random.Generator
+) -> Sampled:
     """Ask one head and two heads with the same draws of the keys; variances along the means of k_a and k_b."""
     means, values = orthonormal(N, width, rng), orthonormal(N, width, rng)
     keys = noisy_keys(means, ALPHA, np.array([*variances, *[0.0] * (N - 2)]), samples, rng)
     outputs = [
-        np.mean([attend(query, keys, values) for query in queries(means[0], means[1], t)], axis=0)
+        np.mean([attend(query, keys, values) for query in queries(means[0], means[1], *lengths)], axis=0)
         for queries in (one_query, two_queries)
     ]
-    return Sampled(values, keys[:, 0] @ means[0], keys[:, 1] @ means[1], outputs[0], outputs[1])
+    return Sampled(lengths, values, keys[:, 0] @ means[0], keys[:, 1] @ means[1], outputs[0], outputs[1])
 
 
 def sweep(
-    at: Sequence[float], settings: Sequence[tuple[tuple[float, float], float, int]], rng: np.random.Generator
+    at: Sequence[float],
+    settings: Sequence[tuple[tuple[float, float], tuple[float, float], int]],
+    rng: np.random.Generator,
 ) -> Sweep:
-    """Measure and compute both variances for each (variances of a and b, t, width)."""
+    """Measure and compute both variances for each (variances of a and b, lengths t₁ and t₂, width)."""
     rows = []
-    for variances, t, width in settings:
-        drawn = sample(variances, t, width, FEWER, rng)
+    for variances, lengths, width in settings:
+        drawn = sample(variances, lengths, width, FEWER, rng)
         found = [variance_of(outputs) for outputs in (drawn.one, drawn.two)]
-        rows.append([(*pair, expected_variance(heads, variances, t, N)) for heads, pair in enumerate(found, start=1)])
+        expected = [expected_variance(heads, variances, lengths, N) for heads in (1, 2)]
+        rows.append([(*pair, variance) for pair, variance in zip(found, expected, strict=True)])
     return Sweep(tuple(at), *np.array(rows).transpose(2, 1, 0))
 
 
 def bound(drawn: Sampled) -> Array:
     """What the distance of two heads' output from ½(v_a + v_b) may be, from ε_a and ε_b alone: (N,)."""
-    astray = [(N - 1) / (N - 1 + np.exp(T * epsilon - NOISE)) for epsilon in (drawn.epsilon_a, drawn.epsilon_b)]
+    of_both = zip(drawn.lengths, (drawn.epsilon_a, drawn.epsilon_b), strict=True)
+    astray = [(N - 1) / (N - 1 + np.exp(t * (epsilon - NOISE))) for t, epsilon in of_both]
     return diameter(drawn.values) / 2 * (astray[0] + astray[1])
 
 
@@ -114,12 +126,15 @@ def missed(t: float, error: float = 0.1) -> float:
 def demonstrate(seed: int = 0) -> Demonstration:
     """One head against two on the same 20,000 draws of the keys, then over t, the spread of the keys and the width."""
     rng = np.random.default_rng(seed)
-    alone, both = (sample((LARGE, of_b), T, D, SAMPLES, rng) for of_b in (0.0, LARGE))
+    alone, both = (sample((LARGE, of_b), (T, T), D, SAMPLES, rng) for of_b in (0.0, LARGE))
     sweeps = {
-        "t": sweep(LENGTHS, [((LARGE, 0.0), t, D) for t in LENGTHS], rng),
-        "spread": sweep(SPREADS, [((spread, 0.0), T, D) for spread in SPREADS], rng),
-        "width": sweep(WIDTHS, [((LARGE, 0.0), T, width) for width in WIDTHS], rng),
+        "t": sweep(LENGTHS, [((LARGE, 0.0), (t, t), D) for t in LENGTHS], rng),
+        "spread": sweep(SPREADS, [((spread, 0.0), (T, T), D) for spread in SPREADS], rng),
+        "width": sweep(WIDTHS, [((LARGE, 0.0), (T, T), width) for width in WIDTHS], rng),
     }
+    unequal = sample((LARGE, LARGE), UNEQUAL, D, SAMPLES, rng)
+    steady = sample((0.0, 0.0), UNEQUAL, D, FEWER, rng)
+    second = sweep(LENGTHS, [((LARGE, LARGE), (T, t), D) for t in LENGTHS], rng)
     floor = normal_below(-1 / math.sqrt(LARGE))
     limit = floor * (1 - floor) / 4 * N / (N - 1)
     return Demonstration(
@@ -133,20 +148,22 @@ def demonstrate(seed: int = 0) -> Demonstration:
         claims=(
             *_claims_of("k_a alone varies", alone, 0.0),
             *_claims_of("both keys vary", both, LARGE),
+            *_claims_of(f"t₁ = {UNEQUAL[0]:g}, t₂ = {UNEQUAL[1]:g}, both keys vary", unequal, LARGE),
+            *_claims_of_lengths(steady, second),
             *_claims_of_sweeps(sweeps),
         ),
         figures={
             "t": T, "alpha": ALPHA, "samples": SAMPLES, "probability_of_lost_key": floor, "floor_of_two_heads": limit,
             "positive_but_error_above_a_tenth": {f"t={t:g}": missed(t) for t in (10.0, 100.0, 1000.0)},
-            "variance": {name: found.rows() for name, found in sweeps.items()},
+            "variance": {name: found.rows() for name, found in (*sweeps.items(), ("second_length", second))},
         },
         draw=lambda: _draw(alone, sweeps, limit),
-        notes=_notes(floor, limit, sweeps["t"]),
+        notes=_notes(floor, limit, sweeps["t"], second),
     )  # fmt: skip
 
 
-def _notes(floor: float, limit: float, over_t: Sweep) -> tuple[str, ...]:
-    at_t = dict(zip(over_t.at, over_t.expected.T, strict=True))
+def _notes(floor: float, limit: float, over_t: Sweep, second: Sweep) -> tuple[str, ...]:
+    at_t, at_second = (dict(zip(found.at, found.expected.T, strict=True)) for found in (over_t, second))
     missed_at = ", ".join(f"{missed(t):.2%} at t = {t:g}" for t in (10.0, 100.0, 1000.0))
     return (
         f"Not for all samples: ε_a <= 0 has probability Φ(-√2) = {floor:.1%}. Then head 1 returns anything but v_a, "
@@ -156,6 +173,9 @@ def _notes(floor: float, limit: float, over_t: Sweep) -> tuple[str, ...]:
         f"With k_a alone varying the variance of c falls from {at_t[10.0][0]:.3f} to {at_t[10.0][1]:.3f} at t = 10 and "
         f"from {at_t[100.0][0]:.3f} to {at_t[100.0][1]:.3f} at t = 100, but not to nothing: two heads keep the floor "
         f"{limit:.4f} of the lost keys.",
+        f"The lengths of the two queries need not agree: with t₁ = 10 and both keys varying two heads scatter by "
+        f"{at_second[10.0][1]:.3f} at t₂ = 10 and {at_second[100.0][1]:.3f} at t₂ = 100. One head scatters less and "
+        f"less there ({at_second[10.0][0]:.3f} and {at_second[100.0][0]:.3f}), but around v_b: it no longer averages.",
         "The width makes no difference at a given t, as a score has the same law in any width.",
     )
 
@@ -173,15 +193,30 @@ def _claims_of(words: str, drawn: Sampled, of_b: float) -> list[Claim]:
         ),
     ]  # fmt: skip
     if of_b == 0:
-        second = (N - 1) * math.exp(-T + NOISE)  # what the second head may miss, and the noise in the first
-        least = math.sqrt((N - 1) / N) / 2 - diameter(drawn.values) * (second + NOISE) / 2
+        second = (N - 1) * math.exp(T * (NOISE - 1))  # what the second head may miss, and the noise in the first
+        least = math.sqrt((N - 1) / N) / 2 - diameter(drawn.values) * (second + T * NOISE) / 2
         claims.append(Claim(f"{words}, ε_a <= 0: v_a is lost; smallest error", float(error[lost].min()), least, ">"))
     for heads, outputs in enumerate((drawn.one, drawn.two), start=1):
         variance, deviation = variance_of(outputs)
-        expected = expected_variance(heads, (LARGE, of_b), T, N)
+        expected = expected_variance(heads, (LARGE, of_b), drawn.lengths, N)
         number = f"variance of {'one head' if heads == 1 else 'two heads'} {variance:.4f}, expected {expected:.4f}"
         claims.append(Claim(f"{words}: {number}", abs(variance - expected), 5 * deviation))
     return claims
+
+
+def _claims_of_lengths(steady: Sampled, second: Sweep) -> tuple[Claim, ...]:
+    """With unequal lengths and keys of length 1: two heads average, one copies the key it asks for more loudly."""
+    (t_a, t_b), middle = steady.lengths, (steady.values[0] + steady.values[1]) / 2
+    words = f"t₁ = {t_a:g}, t₂ = {t_b:g}, no key varies"
+    of_two = np.linalg.norm(steady.two - middle, axis=-1) / bound(steady)
+    astray = math.exp(t_a - t_b + t_b * NOISE) + (N - 2) * math.exp(t_b * (NOISE - 1))  # one head's weight beside v_b
+    of_one = np.linalg.norm(steady.one - steady.values[1], axis=-1) / (diameter(steady.values) * astray)
+    off = float((np.abs(second.measured - second.expected) / second.errors).max())
+    return (
+        Claim(f"{words}: two heads return ½(v_a + v_b); largest error in units of the bound", float(of_two.max()), 1.0),
+        Claim(f"{words}: one head returns v_b; largest error in units of the bound", float(of_one.max()), 1.0),
+        Claim(f"t₁ = {T:g}, any t₂: variances by quadrature; largest departure in standard errors", off, 5.0),
+    )
 
 
 def _claims_of_sweeps(sweeps: Mapping[str, Sweep]) -> tuple[Claim, ...]:
