@@ -133,6 +133,59 @@ def _reliability(axes: "Axes", card: Card | None, title: str, why: str) -> None:
     axes.text(3, 97, text, va="top", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})
 
 
+def signal_reliability(cards: Mapping[str, Card]) -> "Figure":
+    """A panel a signal: share of right answers over the mean probability, as the signal says and calibrated.
+
+    From the `calibration_card` of every signal; by the calibration error of the signals as they are, the least first.
+    The title tells that error before, by a temperature alone, and by temperature and bias. What is not defined says
+    why. ValueError without any signal.
+    """
+    if not cards:
+        raise ValueError("there is no signal that can be read as a probability: there is nothing to draw")
+    from matplotlib.figure import Figure
+
+    def error(name: str) -> float:
+        value = cards[name]["raw"]["ece"]["value"]
+        return float("inf") if value is None else float(value)
+
+    names, columns = sorted(cards, key=error), 5
+    rows = max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(2.5 * columns, 0.7 + 2.75 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        _signal_panel(axes, name, cards[name])
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    handles = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
+    shown = [handles[words] for words, _ in _STATES.values() if words in handles]
+    figure.legend(handles=shown, loc="outside upper center", ncols=len(shown) or 1, fontsize=8)
+    figure.supxlabel("mean probability in the bin, %", fontsize=9)
+    figure.supylabel("share of right answers in the bin, %", fontsize=9)
+    return figure
+
+
+# The states of a probability with its name and its look.
+_STATES = {
+    "raw": ("as the signal says", _LOOKS[0]),
+    "tempered": ("by a temperature", _LOOKS[1]),
+    "calibrated": ("by temperature and bias", _LOOKS[2]),
+}
+
+
+def _signal_panel(axes: "Axes", name: str, card: Card) -> None:
+    axes.plot([0, 100], [0, 100], color=_GREY, linestyle="--", linewidth=1, label="_")
+    axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    states = {state: card[state] for state in _STATES if card[state] and card[state]["reliability"]}
+    errors = " → ".join(f"{100 * of['ece']['value']:.1f}" for of in states.values())
+    axes.set_title(f"{name}\n{f'ECE {errors} %' if errors else 'ECE not defined'}", fontsize=7.5)
+    if not states:
+        axes.text(50, 50, fill(card["raw"]["ece"]["why"], 22), ha="center", va="center", fontsize=7)
+    for state, of in states.items():
+        words, (colour, style, marker) = _STATES[state]
+        points = 100 * np.array([[row["mean_probability"], row["share_right"]] for row in of["reliability"]])
+        axes.plot(*points.T, color=colour, linestyle=style, marker=marker, markersize=4, linewidth=1, label=words)
+
+
 def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 

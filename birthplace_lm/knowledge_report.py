@@ -8,7 +8,7 @@ from birthplace_lm.asking import Inquiry
 from birthplace_lm.corpus import Corpus
 from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED
 from birthplace_lm.knowledge import Card, knowledge_card
-from birthplace_lm.knowledge_figures import auroc_bars, reliability_diagram, risk_coverage
+from birthplace_lm.knowledge_figures import auroc_bars, reliability_diagram, risk_coverage, signal_reliability
 from birthplace_lm.runs import RunFolder, write_json
 
 _CHOSEN = "sequence_log_probability"
@@ -24,7 +24,7 @@ def judge(folder: RunFolder, corpus: Corpus, inquiry: Inquiry | None = None, int
 
 
 def draw(pictures: Path, card: Card) -> None:
-    """risk_coverage.png, auroc.png and reliability.png; a picture of which nothing is defined is left out."""
+    """Risk and coverage, AUROC and reliability as PNG files; a picture of which nothing is defined is left out."""
     pictures.mkdir(exist_ok=True)
     confidence, dpi = card["confidence"], 130
     measured = {name: signal for name, signal in confidence["signals"].items() if signal["auroc"]["value"] is not None}
@@ -33,6 +33,7 @@ def draw(pictures: Path, card: Card) -> None:
         auroc_bars(confidence).savefig(pictures / "auroc.png", dpi=dpi)
     if card["probabilities"]["raw"]["reliability"] is not None:
         reliability_diagram(card["probabilities"]).savefig(pictures / "reliability.png", dpi=dpi)
+        signal_reliability(card["signals_as_probabilities"]).savefig(pictures / "signal_reliability.png", dpi=dpi)
 
 
 def in_six_lines(card: Card) -> list[str]:
@@ -108,7 +109,10 @@ def _auroc(family: Mapping[str, Any]) -> str:
 def _errors(card: Card) -> str:
     types = {name: row for name, row in card["errors"]["types"].items() if row["count"]}
     told = ", ".join(f"{row['count']} {name} ({row['expected']:.1f} by chance)" for name, row in types.items())
-    return f"wrong answers: {card['errors']['wrong']} of {card['errors']['total']}" + (f": {told}" if told else "")
+    at_home = card["errors"]["right_country"]
+    country = f"; in the right country {_of(at_home)} answers" if at_home["total"] else ""
+    wrong = f"wrong answers: {card['errors']['wrong']} of {card['errors']['total']}"
+    return f"{wrong}{f': {told}' if told else ''}{country}"
 
 
 def _fitted(card: Card) -> str:

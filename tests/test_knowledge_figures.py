@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.logistic import sigmoid
 from birthplace_lm.evaluation.selective import confidence_card, risk_coverage_curve
-from birthplace_lm.knowledge_figures import auroc_bars, reliability_diagram, risk_coverage
+from birthplace_lm.knowledge_figures import auroc_bars, reliability_diagram, risk_coverage, signal_reliability
 
 
 def example(n: int = 200) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -122,3 +122,25 @@ def test_reliability_that_is_not_defined_says_why() -> None:
     assert inside(without)
     few = texts(reliability_diagram(calibration_card(p[:5], right[:5])))
     assert sum("not defined" in text for text in few) == 2
+
+
+def test_every_signal_has_a_panel_with_its_three_states_the_least_error_first() -> None:
+    signals, right = example()
+    cards = {f"signal {scale}": calibration_card(sigmoid(scale * signals["signal_0"]), right) for scale in (5, 1, 3)}
+    cards["few"] = calibration_card(np.full(9, 0.5), right[:9])
+    figure = signal_reliability(cards)
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    titles = [axes.get_title().splitlines() for axes in panels]
+    assert [name for name, _ in titles] == ["signal 1", "signal 3", "signal 5", "few"]
+    for axes, (name, errors) in zip(panels[:3], titles, strict=False):
+        states = [cards[name][state] for state in ("raw", "tempered", "calibrated")]
+        assert errors == "ECE " + " → ".join(f"{100 * state['ece']['value']:.1f}" for state in states) + " %"
+        drawn = lines(axes)
+        assert list(drawn) == ["as the signal says", "by a temperature", "by temperature and bias"]
+        for points, state in zip(drawn.values(), states, strict=True):
+            rows = [[row["mean_probability"], row["share_right"]] for row in state["reliability"]]
+            assert points == pytest.approx(100 * np.array(rows))
+    assert titles[3][1] == "ECE not defined" and any("9 questions" in text.replace("\n", " ") for text in texts(figure))
+    assert inside(figure)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        signal_reliability({})

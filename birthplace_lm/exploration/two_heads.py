@@ -11,7 +11,7 @@ bound of `copying` for both heads
 For t → ∞ this vanishes if and only if both ε are positive.
 
 **The lengths need not agree.** What either head gives depends on its own length alone. One head has to weigh both keys
-alike: with q = t₁μ_a + t₂μ_b its shares of v_a and v_b are as e^(t₁) to e^(t₂), whatever the keys do.
+alike: with q = t₁μ_a + t₂μ_b its shares of v_a and v_b are as e^(t₁ε_a) to e^(t₂ε_b), so the longer one takes all.
 
 **When it does not.** For ε_a <= 0 the weight w is at most 1/n whatever t: a longer query makes it worse. The
 probability is Φ(-1/√s) for ε_a ~ N(1, s). With orthonormal values and a perfect second head the error is then ½(1 -

@@ -34,16 +34,22 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Calibration": {
         "error, as the model says": ("probabilities", "raw", "ece"),
-        "calibrated": ("probabilities", "calibrated", "ece"),
+        "by a temperature": ("probabilities", "tempered", "ece"),
+        "by temperature and bias": ("probabilities", "calibrated", "ece"),
         "Brier, as the model says": ("probabilities", "raw", "brier"),
-        "Brier, calibrated": ("probabilities", "calibrated", "brier"),
+        "Brier, by temperature and bias": ("probabilities", "calibrated", "brier"),
+        "Brier of a constant": ("probabilities", "base_rate", "brier"),
         "abstaining at 0.75": ("probabilities", "raw", "abstaining", "0.75", "score"),
         "never abstaining": ("probabilities", "raw", "abstaining", "0.75", "always"),
     },
 }
 # The same of each family of names that somebody was asked about.
 _UNKNOWN = "Unknown names: answered with a known place, and AUROC of known against unknown by the answer's probability"
-_OF_FAMILY = {"known place": ("known_place",), "AUROC": (*_OWN[1:], "auroc")}
+_OF_FAMILY = {
+    "known place": ("known_place",),
+    "AUROC": (*_OWN[1:], "auroc"),
+    "by all signals": ("signals", "detector", "auroc"),
+}
 # What there is to draw of one card: the part of the card, the picture, what it is, how to read it.
 _PICTURES: tuple[tuple[str, Callable[[Card], "Figure"], str, str], ...] = (
     ("confidence", knowledge_figures.auroc_bars, "How well each signal tells right from wrong answers",
@@ -52,6 +58,8 @@ _PICTURES: tuple[tuple[str, Callable[[Card], "Figure"], str, str], ...] = (
      "If only the surest answers are given: how many of them are wrong."),
     ("probabilities", knowledge_figures.reliability_diagram, "Probability and share of right answers",
      "On the diagonal the probabilities are what they say."),
+    ("signals_as_probabilities", knowledge_figures.signal_reliability, "Reliability of every signal",
+     "Each signal read as a probability, before and after calibration."),
 )  # fmt: skip
 
 
@@ -73,7 +81,10 @@ def knowledge_cards(variants: Sequence[Variant]) -> str:
             for what, path in _OF_FAMILY.items()
         },
         "AUROC of every signal of confidence": {name: ("confidence", "signals", name, "auroc") for name in signals},
-        "Wrong answers": {name: ("errors", "types", name) for name in errors},
+        "Wrong answers, and all that lie in the right country": {
+            **{name: ("errors", "types", name) for name in errors},
+            "right country, right answers too": ("errors", "right_country"),
+        },
     }
     told = "".join(_table(title, columns, cards) for title, columns in tables.items())
     first, card = next(iter(cards.items()))
