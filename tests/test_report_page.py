@@ -321,7 +321,7 @@ def test_what_a_knowledge_card_holds_is_told_and_what_it_lacks_is_a_dash(tmp_pat
         "confidence": {"signals": {"margin": {"auroc": {"value": 0.75, "low": 0.6, "high": 0.9}}, "odd": 3}},
         "thresholds_hold": {"0.1": {"answered": share, "threshold": 0.3}},
         "unknown_names": {"gibberish": {"known_place": share, "asked": 4}, "held out": {"asked": 0}},
-        "errors": {"types": {"namesake's place": share}},
+        "errors": {"types": {"namesake's place": share}, "right_country": share},
     }
     for name, content in (("a", json.dumps(card)), ("b", '{"stored": ['), ("c", "[]")):
         (finished(tmp_path, name, attention=name) / "knowledge.json").write_text(content)
@@ -332,10 +332,10 @@ def test_what_a_knowledge_card_holds_is_told_and_what_it_lacks_is_a_dash(tmp_pat
         "not defined: there are no stored places",
         "–",
         *("–", "–", "–", "–", "50.0% (2 of 4)", "–"),  # of the surest; nothing of calibration, so no table
-        *("50.0% (2 of 4)", "–"),
+        *("50.0% (2 of 4)", "–", "–"),
         "0.750 (0.60 – 0.90)",
         "–",
-        "50.0% (2 of 4)",
+        *("50.0% (2 of 4)", "50.0% (2 of 4)"),
     ]
     assert "<svg" not in html  # a part of a card draws no picture
     assert page.knowledge_cards(variants(finished(tmp_path / "none", "d"))) == ""
@@ -357,7 +357,8 @@ def test_cells_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     read = Reader(sections.results(variants(tmp_path), "other"))
     row = [own for tag, own, _ in read.elements if tag == "td"]
     low = f"{wilson(2, 4)[0]:.12g}"  # type: ignore[index]
-    assert [own.get("data-value") for own in row] == ["1", "0.5", low, None, None, None, "1.385", "1000", "90"]
+    pace = f"{500 / 90:.12g}"
+    assert [own.get("data-value") for own in row] == ["1", "0.5", low, None, None, None, "1.385", "1000", pace, "90"]
     assert "no variant other" in " ".join(read.texts("p"))
 
 

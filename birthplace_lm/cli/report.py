@@ -52,7 +52,7 @@ def _report(options: argparse.Namespace) -> None:
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant in variants:
         table.add_row(*map(Text, tables.cells(variant)))
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
     labels = [variant.label for variant in variants]
     known = f"the baseline is {options.baseline}"
     unknown = (

@@ -75,6 +75,15 @@ class Variant:
         values = [getattr(run, name) for run in self.runs]
         return None if None in values else float(np.mean(values))
 
+    @property
+    def pace(self) -> float | None:
+        """Characters of text that were trained on a second, the median over seeds; None where nothing was trained.
+
+        A seed that ran beside other work does not count for more than its place among the others.
+        """
+        paces = [run.characters / run.seconds for run in self.runs if run.seconds]
+        return float(np.median(paces)) if len(paces) == len(self.runs) else None
+
 
 def compare(runs: Sequence[FinishedRun], baseline: str = "vanilla", mix: bool = False) -> list[Variant]:
     """Variants, the best first, each with its difference from the one whose label is `baseline` (if there is one).

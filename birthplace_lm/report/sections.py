@@ -27,7 +27,8 @@ def results(variants: Sequence[Variant], baseline: str) -> str:
         "not corrected for the number of variants; where one of the two has one seed, the interval is over questions "
         "alone and there is no p. Vote of seeds: exact match of the answer that most seeds give, three seeds or more; "
         "that is as many models, so it is no figure of one. Loss is in nats a target at the end of pretraining, if any "
-        "was done; minutes are those of all training stages, on whatever machine."
+        "was done; characters of text a second (median over seeds) and minutes are those of all training stages, on "
+        "whatever machine."
     )
     base = "" if any(v.label == baseline for v in variants) else f" There is no variant {baseline} to compare with."
     title, caption = (
@@ -47,7 +48,7 @@ def _values(variant: Variant) -> list[float | None]:
     """What the columns behind the first are sorted by."""
     found = variant.difference
     difference = (None, None) if found is None else (found.value, found.p)
-    costs = [variant.mean(name) for name in ("loss", "parameters", "seconds")]
+    costs = [variant.mean("loss"), variant.mean("parameters"), variant.pace, variant.mean("seconds")]
     return [variant.seeds, variant.exact_match, variant.interval[0], variant.vote, *difference, *costs]
 
 

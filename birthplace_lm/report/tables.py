@@ -9,7 +9,7 @@ from birthplace_lm.report.comparing import Variant
 
 HEADER = (
     "variant", "seeds", "exact match", "95 % interval", "vote of seeds", "against baseline", "p", "loss", "parameters",
-    "minutes",
+    "characters/s", "minutes",
 )  # fmt: skip
 CSV_HEADER = (
     "variant", "seed", "correct", "total", "exact_match", "loss", "parameters", "seconds", "characters",
@@ -33,6 +33,7 @@ def cells(variant: Variant) -> list[str]:
         "–" if difference is None or difference.p is None else _p(difference.p),
         "–" if loss is None else f"{loss:.3f}",
         f"{variant.mean('parameters'):,.0f}",
+        "–" if variant.pace is None else f"{variant.pace:,.0f}",
         f"{(variant.mean('seconds') or 0) / 60:.1f}",
     ]
 
