@@ -13,7 +13,8 @@ from birthplace_lm.cli import explore
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.exploration import Claim, averaging, copying, fragile, keys_queries_values, lookup, two_heads
 from birthplace_lm.exploration.drawing import save
-from birthplace_lm.exploration.page import line, lookup_table, markdown
+from birthplace_lm.exploration.lookup_task import LookupTask
+from birthplace_lm.exploration.page import line, lookup_table, markdown, write
 from birthplace_lm.positions.none import NoPositions
 from tests.helpers import VARIANTS
 
@@ -71,6 +72,8 @@ def test_every_picture_shows_something_in_every_panel(module: object, tmp_path: 
         (["copies"], "choose from copy, average, fragile, two_heads, kqv, lookup or all"),
         (["copy", "--table"], "birthplace-explore lookup --table"),
         (["lookup", "--attention", "vanilla"], "--attention goes with lookup --table"),
+        (["lookup", "--apart"], "--apart goes with lookup --table"),
+        (["lookup", "--gap", "0"], "--gap goes with lookup --table"),
     ],
 )
 def test_a_wrong_command_says_what_would_be_right(
@@ -108,17 +111,31 @@ def test_the_table_of_lookups_is_measured_into_the_folder_and_shown_on_its_page(
         {"attention": "synthesizer", "task": "content", "layers": 1, "accuracy": 0.125, "seeds": 3},
     ]
 
-    def measure(factories: dict[str, object], path: Path) -> None:
+    def measure(factories: dict[str, object], path: Path, task: LookupTask) -> None:
         assert list(factories) == ["vanilla", "synthesizer"]
-        path.write_text(json.dumps({"results": rows}))
+        path.write_text(json.dumps({"setting": vars(task), "results": rows}))
 
     monkeypatch.setattr(lookup, "measure", measure)
-    explore.main(["lookup", "--table", "--attention", "vanilla", "synthesizer", "--out", str(tmp_path)])
+    command = ["lookup", "--table", "--attention", "vanilla", "synthesizer", "--out", str(tmp_path)]
+    explore.main(command)
     assert lookup_table(tmp_path / "lookup.json") == ""  # not drawn yet: the measurement goes on
     (tmp_path / "lookup.png").touch()
     shown = lookup_table(tmp_path / "lookup.json")
     assert "| attention | content, 1 layer | position, 2 layers |" in shown and "mean over 2–3 seeds" in shown
     assert "| synthesizer | 12.5% | – |" in shown and "| vanilla | 99.1% | 100.0% |" in shown
+    assert "asked 32 places behind the pairs\n" in shown and "lookup --table`" in shown and "](lookup.png)" in shown
+    for options, stem, gap in ((["--apart"], "lookup_apart", 32), (["--apart", "--gap", "8"], "lookup_apart_gap8", 8)):
+        explore.main([*command, *options])
+        assert json.loads((tmp_path / f"{stem}.json").read_text())["setting"] == vars(LookupTask(gap=gap, apart=True))
+        (tmp_path / f"{stem}.png").touch()
+        other = lookup_table(tmp_path / f"{stem}.json")
+        assert f"{gap} places behind the pairs, key and value at a place of their own each" in other
+        assert f"lookup --table {' '.join(options)}`" in other and f"]({stem}.png)" in other
+    write([copying.demonstrate()], tmp_path, 0, "birthplace-explore copy")
+    page = (tmp_path / "README.md").read_text()
+    assert [page.count(f"]({stem}.png)") for stem in ("lookup", "lookup_apart", "lookup_apart_gap8")] == [1, 1, 1]
+    with pytest.raises(SystemExit):
+        explore.main([*command, "--gap", "-1"])
 
 
 def test_help_waits_for_nothing_heavy() -> None:

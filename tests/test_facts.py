@@ -161,6 +161,21 @@ def lookups(folder: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "told"),
+    [
+        ({"content 1": 0.12, "content 2": 0.9, "position 1": 0.95}, "content and position"),
+        ({"content 1": 0.12, "content 2": 0.89, "position 1": 1.0, "position 2": 0.3}, "position"),
+        ({"content 1": 0.95}, "content"),
+        ({"content 1": 0.1, "position 2": 0.75}, "neither"),
+        ({}, "–"),
+    ],
+)
+def test_what_an_attention_looks_up_by(accuracy: dict[str, float], told: str) -> None:
+    assert facts.looks_up_by(accuracy) == told
+    assert facts.table({"x": {"lookup": accuracy} if accuracy else {}}).splitlines()[-1].endswith(f"| {told} |")
+
+
 def test_lookups_are_read_and_averaged_by_seeds(tmp_path: Path) -> None:
     row = {"attention": "vanilla", "layers": 1, "task": "content"}
     path = lookups(tmp_path, {**row, "accuracy": 1.0, "seeds": 3}, {**row, "accuracy": 0.6, "seeds": 1})

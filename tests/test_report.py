@@ -290,7 +290,9 @@ def test_csv_is_read_back_and_holds_no_formula(tmp_path: Path) -> None:
 def test_latex_is_escaped(tmp_path: Path) -> None:
     text = tables.latex(nasty(tmp_path))
     assert r"=1+1|<script>\_\&\%\$\#\textasciitilde{}\textasciicircum{}\textbackslash{}\{x\}" in text
-    assert text.count(r"\\") == 2 and all(line.count(" & ") == len(tables.HEADER) - 1 for line in text.splitlines() if " & " in line)
+    assert text.count(r"\\") == 2 and all(
+        line.count(" & ") == len(tables.HEADER) - 1 for line in text.splitlines() if " & " in line
+    )
 
 
 def test_the_picture_has_a_row_a_variant(tmp_path: Path) -> None:

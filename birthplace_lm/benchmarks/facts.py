@@ -31,6 +31,7 @@ from birthplace_lm.transformer import Transformer
 COLUMNS = ("parameters", "flops", "cache", "speed", "lookup")
 EXACT = COLUMNS[:3]  # the same on every machine
 BASELINE, VOCABULARY, LENGTH, ROWS = "vanilla", 256, 128, 2
+TASKS, REACHED = ("content", "position"), 0.9
 BEGIN, END = "<!-- facts: written by birthplace-bench facts -->", "<!-- end of facts -->"
 
 Models = Mapping[str, Callable[[int], Transformer]]  # name -> a new model for so many different characters
@@ -194,7 +195,7 @@ def table(rows: Rows) -> str:
     head = [
         "attention", "parameters, model", "a layer", "kFLOP a token: products", "other",
         "cache: bytes a character", "constant bytes", "training speed", "by content: 1 layer", "2 layers",
-        "by position: 1 layer", "2 layers",
+        "by position: 1 layer", "2 layers", "looks up by",
     ]  # fmt: skip
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *([name, *_cells(row)] for name, row in rows.items())]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -205,7 +206,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         ("parameters", "model", "{:,}"), ("parameters", "attention_layer", "{:,}"),
         ("flops", "products", "k"), ("flops", "elementwise", "k"),
         ("cache", "bytes_a_character", "{:,}"), ("cache", "constant_bytes", "{:,}"), ("speed", "relative", "{:.2f}"),
-        *(("lookup", f"{task} {layers}", "{:.0%}") for task in ("content", "position") for layers in (1, 2)),
+        *(("lookup", f"{task} {layers}", "{:.0%}") for task in TASKS for layers in (1, 2)),
     ]  # fmt: skip
     values = [(row.get(column, {}).get(key), form) for column, key, form in shown]
-    return ["–" if v is None else f"{v / 1000:,.0f}" if form == "k" else form.format(v) for v, form in values]
+    cells = ["–" if v is None else f"{v / 1000:,.0f}" if form == "k" else form.format(v) for v, form in values]
+    return [*cells, looks_up_by(row.get("lookup", {}))]
+
+
+def looks_up_by(accuracy: Mapping[str, float]) -> str:
+    """The tasks of {"content 1": 0.99, …} that one or two layers solve nine times in ten; "–" where none was tried."""
+    reached = [task for task in TASKS if max(accuracy.get(f"{task} {layers}", 0.0) for layers in (1, 2)) >= REACHED]
+    return " and ".join(reached) or ("neither" if accuracy else "–")

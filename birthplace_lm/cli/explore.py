@@ -33,6 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--table", action="store_true", help="with lookup: train every attention on it, write lookup.json"
     )
+    parser.add_argument("--apart", action="store_true", help="with --table: key and value at a place of their own each")
+    parser.add_argument(
+        "--gap", type=int, metavar="N", help="with --table: empty places before the asking (default: 32)"
+    )
     parser.add_argument("--attention", nargs="+", metavar="NAME", help="with --table: only these of configs/attention")
     options = parser.parse_args(arguments)
     names = _chosen(parser, options)
@@ -54,8 +58,9 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
         parser.error(f"there is no demonstration {', '.join(unknown)}: choose from {', '.join(FILES)} or all")
     if options.table and options.names != ["lookup"]:
         parser.error("--table goes with lookup alone: birthplace-explore lookup --table")
-    if options.attention and not options.table:
-        parser.error("--attention goes with lookup --table")
+    for name in ("attention", "apart", "gap"):
+        if not (options.table or getattr(options, name) is None or getattr(options, name) is False):
+            parser.error(f"--{name} goes with lookup --table")
     return [name for name in FILES if name in options.names or not options.names or "all" in options.names]
 
 
@@ -82,10 +87,14 @@ def _measure_lookups(options: argparse.Namespace) -> None:
     """Train every attention on lookup by content and by position; a broken-off table is gone on with."""
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.exploration import lookup
+    from birthplace_lm.exploration.lookup_task import LookupTask
 
     with as_config_errors("lookup --table"):
-        lookup.measure(_factories(options.attention), path=options.out / "lookup.json")
-    print(f"{options.out / 'lookup.json'} and lookup.png; birthplace-explore --out {options.out} puts them on its page")
+        task = LookupTask(apart=options.apart, **({} if options.gap is None else {"gap": options.gap}))
+        stem = "_".join(["lookup", *["apart"] * options.apart, *([] if options.gap is None else [f"gap{options.gap}"])])
+        path = options.out / f"{stem}.json"
+        lookup.measure(_factories(options.attention), path=path, task=task)
+    print(f"{path} and {stem}.png; birthplace-explore --out {options.out} puts them on its page")
 
 
 def _factories(names: list[str] | None) -> dict[str, Callable[..., Any]]:

@@ -1,7 +1,7 @@
 """What demonstrations leave in a folder: their pictures, README.md for people and demonstrations.json for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ derivation stands at the head of its file in `birthplace_lm/exploration/`.
 def write(demonstrations: Sequence[Demonstration], folder: Path, seed: int, command: str) -> None:
     """Draw every picture, then write the JSON and the page, each beside and moved into place.
 
-    Without dates or paths, so that the same command writes the same bytes. A lookup.json that `lookup --table` left in
-    the folder is shown on the page.
+    Without dates or paths, so that the same command writes the same bytes. What `lookup --table` left in the folder,
+    lookup.json and those of other sequences, lookup_*.json, is shown on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for demonstration in demonstrations:
@@ -34,8 +34,8 @@ def write(demonstrations: Sequence[Demonstration], folder: Path, seed: int, comm
     replace_file(
         folder / "demonstrations.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )
-    page = markdown(demonstrations, command) + lookup_table(folder / "lookup.json")
-    replace_file(folder / "README.md", page)
+    tables = map(lookup_table, [folder / "lookup.json", *sorted(folder.glob("lookup_*.json"))])
+    replace_file(folder / "README.md", "".join([markdown(demonstrations, command), *tables]))
 
 
 def picture_name(demonstration: Demonstration) -> str:
@@ -108,7 +108,8 @@ def lookup_table(path: Path) -> str:
     """What every attention can look up, as a section of the page; nothing where it is not measured to the end."""
     if not (path.is_file() and path.with_suffix(".png").is_file()):  # the picture is drawn last
         return ""
-    rows = json.loads(path.read_text(encoding="utf-8"))["results"]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows, setting = found["results"], found["setting"]
     cells = {(row["attention"], row["task"], row["layers"]): row["accuracy"] for row in rows}
     columns = sorted({(task, layers) for _, task, layers in cells})
     names = sorted({name for name, _, _ in cells})
@@ -116,11 +117,24 @@ def lookup_table(path: Path) -> str:
     shares = {key: f"{share:.1%}" for key, share in cells.items()}
     body = "\n".join(f"| {name} | {' | '.join(shares.get((name, *at), '–') for at in columns)} |" for name in names)
     seeds = "–".join(map(str, sorted({row["seeds"] for row in rows})))
+    told = f"share of right answers, mean over {seeds} seed{'s' * (seeds != '1')}"
     return (
-        "\n## Every attention on the lookups\n\n`birthplace-explore lookup --table`: share of right answers, "
-        f"mean over {seeds} seed{'s' * (seeds != '1')}.\n\n![share of right answers of every attention](lookup.png)\n\n"
+        f"\n## {_title(setting)}\n\n`birthplace-explore lookup --table{_options(path)}`: {told}.\n\n"
+        f"![share of right answers of every attention]({path.stem}.png)\n\n"
         f"| attention | {head} |\n|---|{'---|' * len(columns)}\n{body}\n"
     )
+
+
+def _title(setting: Mapping[str, Any]) -> str:
+    """What the sequences of a table are."""
+    apart = ", key and value at a place of their own each" if setting["apart"] else ""
+    return f"Every attention on the lookups, asked {setting['gap']} places behind the pairs{apart}"
+
+
+def _options(path: Path) -> str:
+    """The options that make a file of this name: lookup_apart_gap8 is made by --apart --gap 8."""
+    parts = path.stem.split("_")[1:]
+    return "".join(f" --gap {part[3:]}" if part.startswith("gap") else f" --{part}" for part in parts)
 
 
 def escaped(text: str) -> str:
