@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -196,7 +197,22 @@ def test_a_column_made_anew_leaves_the_others(tmp_path: Path) -> None:
     assert rows["linear"]["lookup"] == {"position 2": 0.5} and "flops" not in rows["linear"]
     assert rows["vanilla"]["parameters"]["model"] == tiny("vanilla", vocabulary_size=256).n_parameters()
     lines = facts.table(rows).splitlines()
-    assert lines[3].startswith("| linear |") and lines[3].endswith("| – | – | – | – | – | – | – | – | 50% |")
+    assert lines[3].startswith("| linear |") and lines[3].endswith("| – | – | – | – | – | – | – | – | 50% | neither |")
+
+
+def test_the_machine_of_each_speed_stands_below_the_table() -> None:
+    documents = [f"Ada Vik {number} was born in Pau ." for number in range(8)]
+    made = {name: (lambda size, name=name: tiny(name, vocabulary_size=size)) for name in ("vanilla", "linear")}
+    rows = facts.regenerate(made, ["speed"], {}, documents, repetitions=1, machine="one")
+    assert {row["speed"]["on"] for row in rows.values()} == {"one"}
+    assert facts.table(rows).endswith("|\n\nTraining speed: one.\n")
+    rows["linear"]["speed"]["on"] = "another"
+    assert facts.table(rows).endswith("Training speed of vanilla: one.\n\nTraining speed of linear: another.\n")
+    del rows["linear"]["speed"]["on"], rows["vanilla"]["speed"]["on"]
+    assert facts.table(rows).endswith("|\n") and "Training speed:" not in facts.table(rows)
+    assert re.search(
+        r", \d+ threads?, torch \d+\.\d+\.\d+.*, (commit [0-9a-f]{10}|an installed package)", bench_parts.in_words()
+    )
 
 
 def test_the_prose_around_the_table_stays(tmp_path: Path) -> None:

@@ -145,10 +145,12 @@ def regenerate(
     documents: Sequence[str] = (),
     lookups: Path | None = None,
     repetitions: int = 5,
+    machine: str = "",
 ) -> Rows:
     """The rows of these variants with some columns made anew and the others as they were.
 
-    Speed is measured on `documents`; the column of lookups stays as it is where no file of `lookups` is named.
+    Speed is measured on `documents`, and `machine` noted with it; the column of lookups stays as it is where no file of
+    `lookups` is named.
     """
     rows: Rows = {name: {c: v for c, v in before.get(name, {}).items() if c in COLUMNS} for name in models}
     measures: dict[str, Callable[[Transformer], dict[str, int]]] = {
@@ -160,16 +162,16 @@ def regenerate(
         if set(only) & set(EXACT):
             model = make(VOCABULARY)
             rows[name].update({column: measures[column](model) for column in EXACT if column in only})
-    new: dict[str, Mapping[str, Any]] = {}
+    new: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     if "speed" in only:
-        new["speed"] = speed(models, documents, repetitions)
+        new["speed"] = {name: {**row, "on": machine} for name, row in speed(models, documents, repetitions).items()}
     if "lookup" in only and lookups is not None:
         new["lookup"] = lookup(lookups)
     for column, found in new.items():
         for name in models:
             rows[name].pop(column, None)
             if name in found:
-                rows[name][column] = found[name]
+                rows[name][column] = dict(found[name])
     return {name: {c: row[c] for c in COLUMNS if c in row} for name, row in rows.items()}
 
 
@@ -191,14 +193,20 @@ def write(rows: Rows, where: Path) -> None:
 
 
 def table(rows: Rows) -> str:
-    """The facts as Markdown, "–" where something was not measured."""
+    """The facts as Markdown, "–" where something was not measured; below them on which machine the speed was."""
     head = [
         "attention", "parameters, model", "a layer", "kFLOP a token: products", "other",
         "cache: bytes a character", "constant bytes", "training speed", "by content: 1 layer", "2 layers",
         "by position: 1 layer", "2 layers", "looks up by",
     ]  # fmt: skip
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *([name, *_cells(row)] for name, row in rows.items())]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    machines: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        if machine := row.get("speed", {}).get("on"):
+            machines.setdefault(machine, []).append(name)
+    whose = [f" of {', '.join(names)}" for names in machines.values()] if len(machines) > 1 else [""]
+    told = [f"\nTraining speed{of}: {machine}.\n" for of, machine in zip(whose, machines, strict=False)]
+    return "".join([*(f"| {' | '.join(line)} |\n" for line in lines), *told])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

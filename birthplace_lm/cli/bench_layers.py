@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from birthplace_lm.cli.bench_parts import config, machine, model_of, printed, variants
+from birthplace_lm.cli.bench_parts import config, in_words, machine, model_of, printed, variants
 
 
 def attention(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -56,7 +56,7 @@ def facts(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     chosen = {name: models[name] for name in variants(options)}
     before = facts.read(where / "facts.json")
     documents = World(people=2937).corpus().documents if "speed" in options.only else ()
-    made = facts.regenerate(chosen, options.only, before, documents, options.lookup, options.repetitions)
+    made = facts.regenerate(chosen, options.only, before, documents, options.lookup, options.repetitions, in_words())
     rows = {name: made.get(name, before.get(name, {})) for name in models}
     facts.write(rows, where)
     print(facts.table(rows), end="")

@@ -57,3 +57,12 @@ def machine(data: str = "") -> dict[str, Any]:
     from birthplace_lm.provenance import provenance
 
     return provenance(data)
+
+
+def in_words() -> str:
+    """The machine, torch and commit of figures in one line."""
+    told = machine()
+    hardware, commit = told["hardware"], told["commit"]
+    of = "an installed package" if commit is None else f"commit {commit[:10]}{' with changes' if told['dirty'] else ''}"
+    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] > 1)}"
+    return f"{hardware['processor']} ({hardware['instructions']}), {threads}, torch {told['versions']['torch']}, {of}"
