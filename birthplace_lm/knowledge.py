@@ -9,8 +9,8 @@
     confidence       every signal of confidence, how well it tells right from wrong answers
     detector         the signals combined, fitted on all of them; among the signals of `confidence` it knows no answer
                      of the person asked
-    probabilities    calibration error, Brier score and the like of the answer's probability, as the model says, by a
-                     temperature, and by temperature and bias
+    probabilities    calibration error, Brier score and the like of the answer's probability, as the model says, after
+                     temperature scaling and after Platt scaling
     signals_as_probabilities   the same of every signal, read as a probability
     calibration      temperature and bias, fitted on all of them: for other questions than these
     thresholds       for a share of wrong answers, the calibrated probability from which on to answer
@@ -38,7 +38,7 @@ from birthplace_lm.evaluation.error_types import error_types
 from birthplace_lm.evaluation.fits import Told, fit_all
 from birthplace_lm.evaluation.guesses import answers_card, decided_by, flips, guessing_card
 from birthplace_lm.evaluation.probe import probe_card
-from birthplace_lm.evaluation.shares import share_of
+from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.evaluation.signals import Signals
 from birthplace_lm.evaluation.stored import Window, cloze, stored_or_extracted
 from birthplace_lm.evaluation.unknown_names import GIBBERISH, HELD_OUT, RECOMBINED, gibberish, recombined, swapped
@@ -121,13 +121,18 @@ def _of_whom(told: Told) -> Card:
 def _chosen(known: Signals, people: Sequence[Question]) -> Card:
     """Decoding constrained to the places of the train people, and how many answers are none of them."""
     if known.places is None:
-        return {"right": None, "why": COSTLY if people else NOBODY}
+        return _unasked(people)
     likeliest = [known.places.places[i] for i in known.places.best()]
     answers = set(known.places.places)
     return {
         **_right(likeliest, people),
         "out_of_reach": sum(question.answer not in answers for question in people),
     }
+
+
+def _unasked(people: Sequence[Question]) -> Card:
+    why = COSTLY if people else NOBODY
+    return {"right": None, "share": {**share(0, 0, of="people asked"), "why": why}, "why": why}
 
 
 def _right(answers: Sequence[str], people: Sequence[Question]) -> Card:
@@ -138,7 +143,7 @@ def _right(answers: Sequence[str], people: Sequence[Question]) -> Card:
 def _beam(asking: Asking, people: Sequence[Question], greedy: Sequence[str], thorough: bool) -> Card:
     """Whether searching further than the likeliest next character mends answers."""
     if not (thorough and people):
-        return {"right": None, "why": COSTLY if people else NOBODY}
+        return _unasked(people)
     answers = asking.beam([question.name for question in people], BEAM_WIDTH)
     return {
         "width": BEAM_WIDTH,

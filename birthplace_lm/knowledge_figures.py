@@ -137,8 +137,8 @@ def signal_reliability(cards: Mapping[str, Card]) -> "Figure":
     """A panel a signal: share of right answers over the mean probability, as the signal says and calibrated.
 
     From the `calibration_card` of every signal; by the calibration error of the signals as they are, the least first.
-    The title tells that error before, by a temperature alone, and by temperature and bias. What is not defined says
-    why. ValueError without any signal.
+    The title tells that error before, after temperature scaling and after Platt scaling; upright lines are the Wilson
+    intervals before. What is not defined says why. ValueError without any signal.
     """
     if not cards:
         raise ValueError("there is no signal that can be read as a probability: there is nothing to draw")
@@ -156,6 +156,8 @@ def signal_reliability(cards: Mapping[str, Card]) -> "Figure":
         _signal_panel(axes, name, cards[name])
     for axes in panels[len(names) :]:
         axes.set_axis_off()
+    for axes in panels[max(len(names) - columns, 0) : len(names)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     handles = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
     shown = [handles[words] for words, _ in _STATES.values() if words in handles]
     figure.legend(handles=shown, loc="outside upper center", ncols=len(shown) or 1, fontsize=8)
@@ -167,8 +169,8 @@ def signal_reliability(cards: Mapping[str, Card]) -> "Figure":
 # The states of a probability with its name and its look.
 _STATES = {
     "raw": ("as the signal says", _LOOKS[0]),
-    "tempered": ("by a temperature", _LOOKS[1]),
-    "calibrated": ("by temperature and bias", _LOOKS[2]),
+    "temperature_scaled": ("after temperature scaling", _LOOKS[1]),
+    "calibrated": ("after Platt scaling", _LOOKS[2]),
 }
 
 
@@ -178,8 +180,12 @@ def _signal_panel(axes: "Axes", name: str, card: Card) -> None:
     states = {state: card[state] for state in _STATES if card[state] and card[state]["reliability"]}
     errors = " → ".join(f"{100 * of['ece']['value']:.1f}" for of in states.values())
     axes.set_title(f"{name}\n{f'ECE {errors} %' if errors else 'ECE not defined'}", fontsize=7.5)
-    if not states:
-        axes.text(50, 50, fill(card["raw"]["ece"]["why"], 22), ha="center", va="center", fontsize=7)
+    if len(states) < len(_STATES):
+        why = card["raw"]["ece"]["why"] or card["calibration"]["why"]
+        axes.text(50, 50, fill(why, 22), ha="center", va="center", fontsize=7, backgroundcolor="white")
+    for row in states["raw"]["reliability"] if "raw" in states else []:
+        at = 100 * row["mean_probability"]
+        axes.plot([at, at], 100 * np.array(row["wilson95"]), color=_LOOKS[0][0], linewidth=1, alpha=0.5, label="_")
     for state, of in states.items():
         words, (colour, style, marker) = _STATES[state]
         points = 100 * np.array([[row["mean_probability"], row["share_right"]] for row in of["reliability"]])

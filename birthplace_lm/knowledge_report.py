@@ -110,9 +110,9 @@ def _errors(card: Card) -> str:
     types = {name: row for name, row in card["errors"]["types"].items() if row["count"]}
     told = ", ".join(f"{row['count']} {name} ({row['expected']:.1f} by chance)" for name, row in types.items())
     at_home = card["errors"]["right_country"]
-    country = f"; in the right country {_of(at_home)} answers" if at_home["total"] else ""
+    country = f"{_of(at_home)} answers" if at_home["total"] else f"not defined, {at_home['why']}"
     wrong = f"wrong answers: {card['errors']['wrong']} of {card['errors']['total']}"
-    return f"{wrong}{f': {told}' if told else ''}{country}"
+    return f"{wrong}{f': {told}' if told else ''}; in the right country: {country}"
 
 
 def _fitted(card: Card) -> str:

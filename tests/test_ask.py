@@ -41,8 +41,8 @@ def knowledge(finished: RunFolder) -> Any:
     path.unlink(missing_ok=True)
 
 
-def step(risk: float, threshold: float) -> dict[str, float]:
-    return {"risk": risk, "threshold": threshold}
+def step(risk: float, threshold: float, answered: int = 10) -> dict[str, float]:
+    return {"risk": risk, "threshold": threshold, "answered": answered}
 
 
 def free_answers(folder: RunFolder) -> list[Answer]:
@@ -106,7 +106,7 @@ def test_it_declines_where_too_many_were_wrong(
 ) -> None:
     texts, sure = [answer.text for answer in free_answers(finished)], [calibrated(a) for a in free_answers(finished)]
     bound = sum(sure) / 2
-    knowledge(calibration=SCALING, risk_steps=[step(0.1, bound)])
+    knowledge(calibration=SCALING, risk_steps=[step(0.0, 0.0, answered=9), step(0.1, bound)])  # nine are too few
     for line, text, own in zip(asked(finished, capsys, "--abstain-above", "0.1"), texts, sure, strict=True):
         given = line[9:].startswith(f"{text}  ")
         held_back = line[9:].startswith("–  ") and f"below {bound:.1%}, from where on at most 10% of the" in line
@@ -114,7 +114,17 @@ def test_it_declines_where_too_many_were_wrong(
     for risk, words in (("0.05", "5%"), ("0.025", "2.5%")):
         for line in asked(finished, capsys, "--abstain-above", risk):
             assert line[9:].startswith("–  ")
-            assert line.endswith(f"however sure, more than {words} of such answers were wrong")
+            assert line.endswith(f"however sure, more than {words} of the answers were wrong, or there were not ten")
+
+
+def test_a_card_of_an_older_version_says_so(
+    finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowledge(calibration=SCALING, thresholds={"0.1": 0.0})
+    ask.main([str(finished.root), *NAMES])
+    said = capsys.readouterr()
+    assert "calibrated" not in said.out and f"birthplace-evaluate {finished.root} tells known from guess" in said.err
+    assert "knowledge.json is of an older version" in refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
 
 
 def test_choosing_among_places(finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]) -> None:

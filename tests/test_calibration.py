@@ -260,7 +260,7 @@ def test_calibration_on_held_out_questions() -> None:
     card = calibration_card(p, right, *example(500, seed=1))
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert card["fitted_on"] == "held-out questions" and card["calibration"]["questions"] == 500
-    raw, tempered, after = card["raw"], card["tempered"], card["calibrated"]
+    raw, tempered, after = card["raw"], card["temperature_scaled"], card["calibrated"]
     for name in ("ece", "brier", "nll"):
         assert max(after[name]["value"], tempered[name]["value"]) < raw[name]["value"]
         assert raw[name]["low"] < raw[name]["value"] < raw[name]["high"]
@@ -287,14 +287,16 @@ def test_calibration_without_held_out_questions() -> None:
     card = calibration_card(p, right, seed=2)
     assert card["fitted_on"] == "halves of the same questions, crosswise"
     assert card["calibrated"] == probability_card(cross_fitted(p, right, seed=2), right, seed=2)
-    assert card["tempered"] == probability_card(cross_fitted(p, right, seed=2, with_bias=False), right, seed=2)
+    assert card["temperature_scaled"] == probability_card(
+        cross_fitted(p, right, seed=2, with_bias=False), right, seed=2
+    )
     assert card["calibration"]["temperature"] == fit_logit_scaling(p, right).temperature
 
 
 def test_what_cannot_be_calibrated_has_a_reason() -> None:
     p, right = example(30)
     card = calibration_card(p, right, p, np.zeros(30, dtype=bool))
-    assert card["calibrated"] is card["tempered"] is card["calibration"]["temperature_alone"] is None
+    assert card["calibrated"] is card["temperature_scaled"] is card["calibration"]["temperature_alone"] is None
     assert card["raw"]["ece"]["value"] is not None
     assert card["calibration"]["temperature"] is None
     assert card["calibration"]["why"] == "no scaling can be fitted: all 30 answers are wrong"

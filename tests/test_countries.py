@@ -23,6 +23,9 @@ from birthplace_lm.sources import Folder
         ("Wales", "GB", "ISO writes it with more in brackets"),
         ("Cambridge", "GB", "the most populous of two towns"),
         ("Peking", "CN", "another name of a city"),
+        ("Russia", "RU", "a country that ISO has by another name"),
+        ("South Korea", "KR", "what ISO calls Korea, Republic of"),
+        ("Serbia and Montenegro", "CSXX", "no country of today"),
         ("Yugoslavia", "YUCS", "a country of the past"),
     ],
 )
@@ -30,7 +33,7 @@ def test_the_rule(place: str, country: str, because: str) -> None:
     assert countries_of([place]) == {place: country}, because
 
 
-@pytest.mark.parametrize("nowhere", ["Nowhere at all", "", "Bohemia"])
+@pytest.mark.parametrize("nowhere", ["Nowhere at all", "", "Bohemia", "Korea"])
 def test_a_place_without_a_country_is_left_out(nowhere: str) -> None:
     assert countries_of([nowhere, "London"]) == {"London": "GB"}
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.error_types import TYPES, error_types, name_ends, names_place
@@ -55,8 +56,21 @@ def test_the_right_country_counts_right_answers_too_and_only_people_with_a_count
     questions = [born(f"Ada{i} Vik", place) for i, place in enumerate(["P00", "P00", "P02", "P01", "Atlantis"])]
     row = error_types(["P00", "P02", "P01", "nowhere", "Atlantis"], questions, TRAIN, [], COUNTRIES)["right_country"]
     assert (row["count"], row["total"]) == (2, 4)
+    wrong = row["of_wrong"]
+    assert (wrong["count"], wrong["total"]) == (1, 3)
+    weights = {place: 20 - int(place[1:]) for place in COUNTRIES}  # of the train people
+    odds = []
+    for answer in ("P00", "P02", "P01"):
+        others = {place: weight for place, weight in weights.items() if place != answer}
+        alike = sum(weight for place, weight in others.items() if COUNTRIES[place] == COUNTRIES[answer])
+        odds.append(alike / sum(others.values()))
+    assert wrong["expected"] == pytest.approx(sum(odds)) and (wrong["expected_low"], wrong["expected_high"]) == (0, 3)
+    right = error_types(["P00"], questions[:1], TRAIN, [], COUNTRIES)["right_country"]
+    assert right["value"] == 1 and right["of_wrong"]["expected"] is None and "no wrong" in right["of_wrong"]["why"]
     nobody = error_types(["P00"], questions[4:], TRAIN, [], COUNTRIES)["right_country"]
     assert nobody["why"] == "there are no people whose birthplace has a known country"
+    assert "right country" not in error_types(["P00"], questions[4:], TRAIN, [], COUNTRIES)["types"]
+    assert "right country" not in error_types(["P01"], questions[:1], TRAIN, [], {})["types"]
 
 
 def test_a_place_is_whole_words_of_the_own_document_behind_the_name() -> None:
@@ -75,6 +89,9 @@ def test_nothing_wrong_is_not_defined_and_bad_input_is_refused() -> None:
     right = error_types(["P00"], [born("Ada Vik", "P00")], TRAIN, [])
     assert right["wrong"] == 0
     assert all(row["value"] is None and row["why"] == "there are no wrong answers" for row in right["types"].values())
+    assert all(
+        row["expected"] is row["expected_low"] is row["expected_high"] is None for row in right["types"].values()
+    )
     assert error_types([], [], TRAIN, [])["total"] == 0
     with pytest.raises(ValueError, match="1 predictions for 0 questions"):
         error_types(["P00"], [], TRAIN, [])
@@ -97,7 +114,7 @@ def test_types_share_out_the_wrong_answers(rows: list[tuple[str, str, str, str]]
     result = error_types(predictions, questions, train, documents, COUNTRIES)
     wrong = sum(p != q.answer for p, q in zip(predictions, questions, strict=True))
     assert sum(row["count"] for row in result["types"].values()) == result["wrong"] == wrong
-    assert sum(row["expected"] for row in result["types"].values()) == pytest.approx(wrong)
+    assert sum(row["expected"] or 0.0 for row in result["types"].values()) == pytest.approx(wrong)
 
 
 def test_expected_is_the_mean_over_guessers() -> None:
@@ -120,17 +137,16 @@ def test_expected_is_the_mean_over_guessers() -> None:
     assert row["expected"] == 0 and result["types"]["own document"]["expected"] > 4
 
 
-def test_the_interval_of_what_is_expected_is_that_of_a_sum_over_people() -> None:
-    """Half of the people, by lot, could be guessed by their biography: a sum of W independent terms."""
+def test_what_is_expected_has_the_interval_of_guessers() -> None:
+    """Half of the people, by lot, could be guessed by their biography: a sum of W draws, not their mean's interval."""
     rng = random.Random(0)
     questions = [born(f"A{i}0 Vik{i}", "P00") for i in range(400)]
     documents = [f"{question.name}. In P01 ." for question in questions if rng.random() < 0.5]
     row = error_types(["?"] * 400, questions, TRAIN, documents, COUNTRIES)["types"]["own document"]
     share = 19 / (174 - 20)  # P01's of the train people but those of P00
     assert row["expected"] == pytest.approx(len(documents) * share)
-    spread = share * (len(documents) * (1 - len(documents) / 400)) ** 0.5
-    assert row["expected_high"] - row["expected"] == pytest.approx(1.96 * spread, rel=0.15)
-    assert row["expected"] - row["expected_low"] == pytest.approx(1.96 * spread, rel=0.15)
+    low, high = stats.binom.ppf([0.025, 0.975], len(documents), share)
+    assert row["expected_low"] == pytest.approx(low, abs=1.1) and row["expected_high"] == pytest.approx(high, abs=1.1)
 
 
 def test_name_ends() -> None:

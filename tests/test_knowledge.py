@@ -1,6 +1,7 @@
 """The whole card of a run: complete, honest about what is not defined, and true to what the parts say."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from birthplace_lm.cli import evaluate
 from birthplace_lm.composing import build
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer
-from birthplace_lm.evaluation import signals
+from birthplace_lm.evaluation import countries, signals
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.crosswise import CrosswiseDetector, thresholds
 from birthplace_lm.evaluation.detector import fit_detector
@@ -28,7 +29,7 @@ from birthplace_lm.evaluation.readings import _READ_AS, as_probabilities
 from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
-from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _stored, knowledge_card
+from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _errors, _stored, knowledge_card
 from birthplace_lm.knowledge_report import in_six_lines
 from birthplace_lm.prefix_tree import PlaceScores, score_places
 from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
@@ -114,7 +115,10 @@ def test_what_is_not_defined_says_why(run: RunFolder, card: dict[str, Any]) -> N
         assert len(lines) == 6 and not [line for line in lines if "\n" in line or "None" in line or "nan" in line]
     few, nobody, thorough = cards["nine people's"], cards["nobody's"], cards["nobody's, thorough"]
     for one in (nobody, thorough):
-        assert [one[way] for way in ("chosen", "beam")] == 2 * [{"right": None, "why": "nobody could be asked"}]
+        assert [one[way] for way in ("chosen", "beam")] == 2 * [
+            {"right": None, "share": one["beam"]["share"], "why": "nobody could be asked"}
+        ]
+        assert one["beam"]["share"]["why"] == "nobody could be asked"
     assert few["calibration"]["temperature"] is None and "9 questions" in few["calibration"]["why"]
     assert few["thresholds"] == {"0.05": None, "0.1": None, "0.2": None}
     assert "9 questions" in few["confidence"]["signals"]["sequence_log_probability"]["auroc"]["why"]
@@ -128,6 +132,8 @@ def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFold
     costly = {"margin_to_other_place", "place_probability", "place_negative_entropy", "dropout_agreement"}
     assert costly <= set(thorough["confidence"]["signals"]) and costly <= set(card["confidence"]["left_out"])
     assert {card["confidence"]["left_out"][name] for name in costly} == {COSTLY}
+    for one in (card, thorough):
+        assert set(one["signals_as_probabilities"]) == set(one["confidence"]["signals"])
     assert costly <= set(thorough["unknown_names"]["gibberish"]["signals"])
     asking = Asking(run, corpus)
     scores = score_places(asking.model, asking.tokenizer, [q.text for q in corpus.dev], asking.places, tolerance=0.0)
@@ -141,9 +147,25 @@ def test_a_thorough_card_has_every_signal_and_else_the_same_figures(run: RunFold
     )
     for section in ("asked", "places", "stored", "probabilities", "calibration", "thresholds", "errors"):
         assert thorough[section] == card[section], section
-    assert card["beam"] == {"right": None, "why": COSTLY} and "beam" not in in_six_lines(card)[0]
+    assert (card["beam"]["right"], card["beam"]["why"]) == (None, COSTLY) and "beam" not in in_six_lines(card)[0]
     for name, signal in card["confidence"]["signals"].items():
         assert name == "detector" or thorough["confidence"]["signals"][name] == signal
+
+
+def test_of_real_places_a_gazetteer_tells_the_country_and_its_absence_is_told(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(run, corpus_of(run))
+    asking.world = None
+    people = [Question(f"Where was Ada{i} Vik born?", place) for i, place in enumerate(["Paris", "Lyon", "Nowhere"])]
+    card = _errors(asking, ["Lyon", "Lyon", "Lyon"], people, seed=0)
+    assert (card["right_country"]["count"], card["right_country"]["total"]) == (2, 2)
+    assert card["types"]["right country"]["count"] == 1  # of the third nobody knows where it lies
+    monkeypatch.setitem(sys.modules, "pycountry", None)
+    countries._gazetteers.cache_clear()
+    card = _errors(asking, ["Lyon", "Lyon", "Lyon"], people, seed=0)
+    assert "right country" not in card["types"]
+    assert "pip install 'birthplace-lm[geography]'" in card["right_country"]["why"]
 
 
 def test_a_beam_is_scored_as_greedy_answers_are_and_compared_with_them(run: RunFolder) -> None:
@@ -255,7 +277,8 @@ def test_thresholds_and_calibration_mean_what_they_say() -> None:
     assert set(card["confidence"]["signals"]) == {*signals.values, "detector"}
     assert card["detector"]["fitted_on"] == card["calibration"]["fitted_on"] == "dev"
     for step in card["risk_steps"]:
-        assert (~right[calibrated >= step["threshold"]]).mean() == pytest.approx(step["risk"])
+        given = calibrated >= step["threshold"]
+        assert ((~right[given]).mean(), given.sum()) == (pytest.approx(step["risk"]), step["answered"])
 
 
 def test_thresholds_are_judged_on_the_other_half() -> None:
@@ -292,7 +315,7 @@ def test_the_detector_of_a_half_has_seen_the_other_half_alone() -> None:
         )
 
 
-def test_of_strangers_the_detector_says_the_mean_of_both_halves_and_knows_nobody() -> None:
+def test_strangers_are_asked_of_both_detectors_by_turns() -> None:
     signals, right = told()
     strangers, _ = told(50, seed=3)
     detector = CrosswiseDetector(signals.values, right, seed=1)
@@ -300,15 +323,27 @@ def test_of_strangers_the_detector_says_the_mean_of_both_halves_and_knows_nobody
         fit_detector({name: value[fit] for name, value in signals.values.items()}, right[fit])(strangers.values)
         for fit, _ in halves(right, seed=1)
     )
-    assert detector(strangers.values) == pytest.approx((one + other) / 2)
+    assert detector(strangers.values)[::2] == pytest.approx(one[::2])
+    assert detector(strangers.values)[1::2] == pytest.approx(other[1::2])
     fits = fit_all(Told("dev", signals.values, probabilities(signals), right), {}, seed=1)
     assert fits.detected is not None
     assert fits.detected.own == pytest.approx(detector.own)
-    assert fits.detected.of_others(strangers.values) == pytest.approx((one + other) / 2)
+    assert fits.detected.of_others(strangers.values) == pytest.approx(detector(strangers.values))
     held_out = Told("held-out train people", signals.values, probabilities(signals), right)
     of_held_out = fit_all(Told("dev", strangers.values, probabilities(strangers), right[:50]), {}, held_out).detected
     assert of_held_out is not None
     assert of_held_out.of_others(strangers.values) == pytest.approx(of_held_out.own)
+
+
+def test_strangers_that_are_like_the_known_are_not_told_from_them() -> None:
+    """Forty known people and forty strangers with the same kind of noisy signals: AUROC ½ in the mean of many."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        right = rng.permutation(40) < 32
+        known, strangers = ({f"s{i}": rng.normal(size=40) for i in range(8)} for _ in range(2))
+        detector = CrosswiseDetector(known, right)
+        found.append(metrics.roc_auc_score([1] * 40 + [0] * 40, [*detector.own, *detector(strangers)]))
+    assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / 200**0.5 < 0.03
 
 
 def test_every_signal_is_read_as_a_probability_and_calibrated_on_the_same_people() -> None:
@@ -396,6 +431,22 @@ def test_others_that_cannot_be_fitted_say_why() -> None:
     assert "9 questions" in card["calibration"]["why"] and "9 questions" in card["detector"]["why"]
     assert all("9 questions" in row["why"] for row in card["thresholds_hold"].values())
     assert card["probabilities"]["raw"]["ece"]["value"] is not None
+
+
+def test_too_few_others_say_so_of_every_signal() -> None:
+    """Nobody at all, and so many that a detector can be fitted, but not two on halves."""
+    asked, right = told(150, seed=1)
+    nobody = Told("held-out train people", {}, np.empty(0), np.empty(0, dtype=bool))
+    cards = fitted(asked, right, nobody)["signals_as_probabilities"]
+    assert {card["calibration"]["why"] for card in cards.values()} == {
+        "no scaling can be fitted: 0 questions: at least 10 are needed"
+    }
+    few, few_right = told(14, seed=5)
+    cards = fitted(asked, right, Told("held-out train people", few.values, probabilities(few), few_right))
+    detector = cards["signals_as_probabilities"].pop("detector")
+    assert "of one half of the questions: " in detector["calibration"]["why"]
+    assert "7 questions: at least 10" in detector["calibration"]["why"] and detector["calibrated"] is None
+    assert all(card["calibrated"] for card in cards["signals_as_probabilities"].values())
 
 
 def test_nobody_is_asked_and_others_are_fitted_on() -> None:

@@ -133,14 +133,17 @@ def test_every_signal_has_a_panel_with_its_three_states_the_least_error_first() 
     titles = [axes.get_title().splitlines() for axes in panels]
     assert [name for name, _ in titles] == ["signal 1", "signal 3", "signal 5", "few"]
     for axes, (name, errors) in zip(panels[:3], titles, strict=False):
-        states = [cards[name][state] for state in ("raw", "tempered", "calibrated")]
+        states = [cards[name][state] for state in ("raw", "temperature_scaled", "calibrated")]
         assert errors == "ECE " + " → ".join(f"{100 * state['ece']['value']:.1f}" for state in states) + " %"
         drawn = lines(axes)
-        assert list(drawn) == ["as the signal says", "by a temperature", "by temperature and bias"]
+        assert list(drawn) == ["as the signal says", "after temperature scaling", "after Platt scaling"]
         for points, state in zip(drawn.values(), states, strict=True):
             rows = [[row["mean_probability"], row["share_right"]] for row in state["reliability"]]
             assert points == pytest.approx(100 * np.array(rows))
     assert titles[3][1] == "ECE not defined" and any("9 questions" in text.replace("\n", " ") for text in texts(figure))
     assert inside(figure)
+    p = sigmoid(signals["signal_0"])
+    unscaled = texts(signal_reliability({"one": calibration_card(p, right, p, np.ones(200))}))
+    assert any("all 200 answers are right" in text.replace("\n", " ") for text in unscaled)
     with pytest.raises(ValueError, match="nothing to draw"):
         signal_reliability({})

@@ -335,7 +335,7 @@ def test_what_a_knowledge_card_holds_is_told_and_what_it_lacks_is_a_dash(tmp_pat
         *("50.0% (2 of 4)", "–", "–"),
         "0.750 (0.60 – 0.90)",
         "–",
-        *("50.0% (2 of 4)", "50.0% (2 of 4)"),
+        *("50.0% (2 of 4)", "–", "50.0% (2 of 4)"),
     ]
     assert "<svg" not in html  # a part of a card draws no picture
     assert page.knowledge_cards(variants(finished(tmp_path / "none", "d"))) == ""

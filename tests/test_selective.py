@@ -104,10 +104,14 @@ def test_coverage_at_risk_is_the_best_threshold(pairs: Answers, risk: float) -> 
     expected = max(((signal >= t).mean() for t in allowed), default=0.0)
     assert ranking.coverage(ranking.tally(), risk)[0] == pytest.approx(expected)
     assert ranking.threshold(risk) == min(allowed, default=None)
-    reached = [threshold for least, threshold in ranking.risk_steps() if least <= risk + 1e-9]
-    assert (reached[-1] if reached else None) == ranking.threshold(risk)
     steps = ranking.risk_steps()
-    assert steps == sorted(set(steps), key=lambda pair: (pair[0], -pair[1])) and steps[-1][1] == min(signal)
+    reached = [step for step in steps if step["risk"] <= risk + 1e-9]
+    assert (reached[-1]["threshold"] if reached else None) == ranking.threshold(risk)
+    assert [step["answered"] for step in steps] == [(signal >= step["threshold"]).sum() for step in steps]
+    for name, rising in (("risk", 1), ("threshold", -1), ("answered", 1)):
+        values = [rising * step[name] for step in steps]
+        assert values == sorted(set(values)), name
+    assert steps[-1]["answered"] == len(signal)
 
 
 def test_a_risk_that_is_just_met_is_met() -> None:

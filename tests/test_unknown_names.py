@@ -155,12 +155,13 @@ def test_the_interval_of_a_distance_is_that_of_drawing_the_answers_anew() -> Non
     assert listed["value"] == pytest.approx(0.2)
     both = (0.3 * 0.7 / 200 + 0.5 * 0.5 / 200) ** 0.5
     assert listed["high"] - listed["low"] == pytest.approx(2 * 1.96 * both, rel=0.2)
-    # a hundred answers over a thousand places: every draw lies further off than they do, and the value is inside
+    # a hundred answers over a thousand places: every draw lies further off than they do
     rng = np.random.default_rng(0)
-    for told in distances(
-        [str(place) for place in rng.integers(0, 1000, 100)], dict.fromkeys(map(str, range(1000)), 1)
-    ).values():
-        assert told["low"] < told["value"] < told["high"] and told["high"] - told["low"] < 0.1
+    places = dict.fromkeys(map(str, range(1000)), 1)
+    scattered = distances([str(place) for place in rng.integers(0, 1000, 100)], places)["total_variation"]
+    assert scattered["low"] < scattered["value"] < scattered["high"] and scattered["high"] - scattered["low"] < 0.1
+    same = distances(["here"] * 20 + ["there"] * 10, {"here": 200, "there": 100})["total_variation"]
+    assert same["value"] == same["low"] == 0 < same["high"] < 0.2
 
 
 def test_too_few_answers_are_not_compared() -> None:

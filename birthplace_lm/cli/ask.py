@@ -1,6 +1,7 @@
 """birthplace-ask: where was somebody born, and how sure is the model of it."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,9 @@ def _lines(options: argparse.Namespace) -> list[str]:
     model, tokenizer = folder.load_model(), folder.tokenizer()
     knowledge = read_json(folder.root / "knowledge.json")
     _check(options, folder, knowledge)
+    if _is_old(knowledge):
+        mend = f"birthplace-evaluate {folder.root}"
+        print(f"knowledge.json is of an older version; {mend} tells known from guess again", file=sys.stderr)
     questions = [f"Where was {name} born?" for name in options.names]
     with as_config_errors("question"):
         if options.places:
@@ -77,6 +81,8 @@ def _check(options: argparse.Namespace, folder: "RunFolder", knowledge: dict[str
         raise ConfigError(f"--places needs the list of train places, which the run folder does not hold yet: {mend}")
     if risk is None:
         return
+    if _is_old(knowledge):
+        raise ConfigError(f"knowledge.json is of an older version, without what --abstain-above needs: {mend} anew")
     if not _is_calibrated(knowledge):
         why = knowledge.get("calibration", {}).get("why")
         known = f"knowledge.json has none ({why})" if why else f"the run folder does not hold it yet: {mend}"
@@ -89,9 +95,19 @@ def _is_calibrated(knowledge: dict[str, Any]) -> bool:
     return knowledge.get("calibration", {}).get("temperature") is not None and bool(knowledge.get("risk_steps"))
 
 
+def _is_old(knowledge: dict[str, Any]) -> bool:
+    return "thresholds" in knowledge and "risk_steps" not in knowledge
+
+
 def _threshold(risk: float, knowledge: dict[str, Any]) -> float | None:
-    """The calibrated probability from which on at most this share of answers was wrong; None if it is never so few."""
-    reached = [step["threshold"] for step in knowledge["risk_steps"] if step["risk"] <= risk + 1e-9]
+    """The calibrated probability from which on at most this share of answers was wrong; None if it is never so few.
+
+    At least ten such answers are asked for: one that was right says nothing of the next.
+    """
+    from birthplace_lm.evaluation.resampling import FEWEST
+
+    enough = [step for step in knowledge["risk_steps"] if step["answered"] >= FEWEST]
+    reached = [step["threshold"] for step in enough if step["risk"] <= risk + 1e-9]
     return reached[-1] if reached else None
 
 
@@ -112,7 +128,7 @@ def _judged(answer: "Answer", knowledge: dict[str, Any], abstain_above: float | 
     if abstain_above is None:
         return f"{answer.text}  {sure}: guess"
     if enough is None:
-        return f"–  {sure}: however sure, more than {100 * risk:g}% of such answers were wrong"
+        return f"–  {sure}: however sure, more than {100 * risk:g}% of the answers were wrong, or there were not ten"
     return f"–  {sure}: below {enough:.1%}, from where on at most {100 * risk:g}% of the answers were wrong"
 
 

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from birthplace_lm.evaluation.exact_match import wilson
-from birthplace_lm.evaluation.resampling import RESAMPLES, Array, Measure, interval, measures, one_class, why_undefined
+from birthplace_lm.evaluation.resampling import (
+    RESAMPLES,
+    Array,
+    Measure,
+    centred,
+    interval,
+    measure,
+    measures,
+    one_class,
+    resampled,
+    why_undefined,
+)
 from birthplace_lm.evaluation.selective import ABSTAINING, payoff
 from birthplace_lm.evaluation.temperature import CLIP, LogitScaling, cross_fitted, fit_logit_scaling
 
@@ -96,8 +107,8 @@ def ece_if_calibrated(probability: Array, seed: int = 0, bins: int = BINS) -> Me
 def probability_card(probability: Array, right: Array, seed: int = 0) -> dict[str, Any]:
     """ECE, Brier score, negative log-likelihood, the score that rewards abstaining, and the reliability rows.
 
-    `probability` (N,) in [0, 1] is that of the answer given. The interval of the ECE lies high: a resample has the
-    noise of the questions twice, and noise only adds to an ECE; `ece_if_calibrated` says how much noise alone makes.
+    `probability` (N,) in [0, 1] is that of the answer given. The interval of the ECE is the value's scatter, see
+    `centred`; noise only adds to an ECE, and `ece_if_calibrated` says how much noise alone makes.
     `abstaining` has, for each t of `payoff`: what a question earns (`score`), the share answered, and what always
     answering earns.
     """
@@ -117,7 +128,10 @@ def probability_card(probability: Array, right: Array, seed: int = 0) -> dict[st
     def statistics(counts: Array) -> dict[str, Array]:
         return {"ece": calibration_error(counts * gap, columns)} | {k: counts @ v / n for k, v in means.items()}
 
-    found = {name: measure.to_json() for name, measure in measures(statistics, n, seed).items()}
+    drawn = resampled(statistics, n, seed)
+    values = {name: float(value[0]) for name, value in statistics(np.ones((1, n))).items()}
+    found = {name: measure(value, drawn[name]).to_json() for name, value in values.items()}
+    found["ece"] = centred(values["ece"], drawn["ece"]).to_json()
     abstaining = {str(t): {k: found[f"{k} {t}"] for k in ("score", "answered", "always")} for t in ABSTAINING}
     return {
         **{name: found[name] for name in names},
@@ -144,8 +158,8 @@ def calibration_card(
         calibration                   temperature, bias, and on how many questions they were fitted; or why not.
                                       `temperature_alone` is the one without a bias. When cross-fitted: of all
                                       questions, to be used on others, not in the figures here
-        raw, tempered, calibrated     `probability_card` before, by a temperature alone (Guo et al. 2017, arXiv
-                                      1706.04599), and by temperature and bias (Platt 1999)
+        raw, temperature_scaled,      `probability_card` before, after temperature scaling (Guo et al. 2017, arXiv
+        calibrated                    1706.04599), and after Platt scaling (1999), which has a bias, too
         base_rate                     Brier score and log-loss of giving everybody the share of right answers
     """
     crosswise = held_out_probability is None or held_out_right is None
@@ -154,10 +168,10 @@ def calibration_card(
     fit_probability = probability if held_out_probability is None or crosswise else checked(held_out_probability)
     fitted, scaled, why = dict[str, LogitScaling](), dict[str, Array](), ""
     try:
-        for name, with_bias in (("tempered", False), ("calibrated", True)):
+        for name, with_bias in (("temperature_scaled", False), ("calibrated", True)):
             fitted[name] = scaling = fit_logit_scaling(fit_probability, fit_right, with_bias)
             scaled[name] = cross_fitted(probability, right, seed, with_bias) if crosswise else scaling(probability)
-        numbers = asdict(fitted["calibrated"]) | {"temperature_alone": fitted["tempered"].temperature}
+        numbers = asdict(fitted["calibrated"]) | {"temperature_alone": fitted["temperature_scaled"].temperature}
     except ValueError as error:
         why, scaled = str(error), {}
         numbers = {"temperature": None, "bias": None, "temperature_alone": None}
@@ -168,7 +182,10 @@ def calibration_card(
         "fitted_on": "halves of the same questions, crosswise" if crosswise else "held-out questions",
         "calibration": numbers | {"questions": len(fit_right), "right": int(fit_right.sum()), "why": why},
         "raw": probability_card(probability, right, seed),
-        **{n: probability_card(scaled[n], right, seed) if scaled else None for n in ("tempered", "calibrated")},
+        **{
+            n: probability_card(scaled[n], right, seed) if scaled else None
+            for n in ("temperature_scaled", "calibrated")
+        },
         "base_rate": _base_rate(probability, right, seed),
     }
 

@@ -24,7 +24,7 @@ import numpy as np
 from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.baselines import places_by_frequency
 from birthplace_lm.evaluation.exact_match import check_pairs
-from birthplace_lm.evaluation.resampling import Array, draws, interval
+from birthplace_lm.evaluation.resampling import RESAMPLES, Array, interval
 from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.evaluation.slices import documents_by_name
 
@@ -48,40 +48,70 @@ def error_types(
     """How many wrong answers are of each type: {"wrong", "total", "right_country", "types": {type: {...}}}.
 
     A type's row is its share of the wrong answers (see `shares.share`) and the number `expected` under guessing, with
-    what that comes to in 95 % of draws of as many wrong answers. `right_country` is the share of answers, right ones
-    too, that lie in the right country, of the people whose birthplace has one. `countries` tells each place's country;
-    without it the type is left out, and `why_no_countries` stands in its share. Where nothing is wrong, shares are not
-    defined. Raises ValueError where predictions and questions do not pair, a question has no answer, or no train
-    question has one.
+    the middle 95 % of what guessers come to who draw a place for everybody who was answered wrongly. `right_country` is
+    the share of answers, right ones too, that lie in the right country, of the people whose birthplace has one, and
+    `of_wrong` that of the wrong ones, with what is expected; an answer without a country is in none. `countries` tells
+    each place's country; without it, or where no birthplace has one, the type is left out, and `why_no_countries`
+    stands in its share. Where nothing is wrong, shares and what is expected are not defined. Raises ValueError where
+    predictions and questions do not pair, a question has no answer, or no train question has one.
     """
     check_pairs(predictions, questions)
+    if countries is not None and not any(question.answer in countries for question in questions):
+        countries, why_no_countries = None, "there are no people whose birthplace has a known country"
     typed = _typer(questions, train, documents, countries)
     wrong = [(q, p) for q, p in zip(questions, predictions, strict=True) if p != q.answer]
     counts = Counter(typed(question, prediction) for question, prediction in wrong)
     expected = _expected([question for question, _ in wrong], train, typed)  # (W, types)
-    drawn = [chosen @ expected for chosen in draws(len(wrong), seed)] if wrong else [np.zeros((1, len(TYPES)))]
-    low, high = interval(np.concatenate(drawn))
+    low, high = interval(_guessed(expected, seed))
     rows = {
         kind: {
             **share(counts[kind], len(wrong), of="wrong answers"),
-            "expected": float(expected[:, column].sum()),
-            "expected_low": float(low[column]),
-            "expected_high": float(high[column]),
+            "expected": float(expected[:, column].sum()) if wrong else None,
+            "expected_low": float(low[column]) if wrong else None,
+            "expected_high": float(high[column]) if wrong else None,
         }
         for column, kind in enumerate(TYPES)
         if kind != COUNTRY or countries is not None
     }
     nowhere = {**share(0, 0, of="countries"), "why": why_no_countries}
-    at_home = nowhere if countries is None else _right_country(predictions, questions, countries)
+    at_home = nowhere if countries is None else _right_country(predictions, questions, train, countries, seed)
     return {"wrong": len(wrong), "total": len(questions), "right_country": at_home, "types": rows}
 
 
+def _guessed(expected: Array, seed: int) -> Array:
+    """How many wrong answers of each type guessers have, (R, types), whose probabilities (W, types) are given."""
+    drawn = np.random.default_rng(seed).random((RESAMPLES, len(expected)))
+    chosen = (drawn[:, :, None] > np.cumsum(expected, axis=1)[:, :-1]).sum(axis=2)  # (R, W): a type each
+    return np.stack([(chosen == column).sum(axis=1) for column in range(len(TYPES))], axis=1)
+
+
 def _right_country(
-    predictions: Sequence[str], questions: Sequence[Question], countries: Mapping[str, str]
+    predictions: Sequence[str],
+    questions: Sequence[Question],
+    train: Sequence[Question],
+    countries: Mapping[str, str],
+    seed: int,
 ) -> dict[str, Any]:
-    pairs = [(p, q.answer) for p, q in zip(predictions, questions, strict=True) if q.answer in countries]
-    same = [countries.get(prediction) == countries[answer or ""] for prediction, answer in pairs]
-    return share_of(same, of="people whose birthplace has a known country")
+    """The share of answers in the right country, of all and of the wrong ones; these beside what guessers have."""
+
+    def typed(question: Question, place: str) -> str:
+        return COUNTRY if countries.get(place) == countries[question.answer or ""] else NO_PLACE
+
+    pairs = [(p, q) for p, q in zip(predictions, questions, strict=True) if q.answer in countries]
+    wrong = [(p, q) for p, q in pairs if p != q.answer]
+    near = [typed(question, prediction) == COUNTRY for prediction, question in wrong]
+    expected = _expected([question for _, question in wrong], train, typed)
+    guessed = _guessed(expected, seed)[:, TYPES.index(COUNTRY)]
+    low, high = interval(guessed).tolist() if wrong else (None, None)
+    return {
+        **share(sum(near) + len(pairs) - len(wrong), len(pairs), of="people whose birthplace has a known country"),
+        "of_wrong": {
+            **share_of(near, of="wrong answers about people whose birthplace has a known country"),
+            "expected": float(expected[:, TYPES.index(COUNTRY)].sum()) if wrong else None,
+            "expected_low": low,
+            "expected_high": high,
+        },
+    }
 
 
 def _typer(

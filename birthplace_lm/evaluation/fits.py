@@ -89,17 +89,20 @@ def _calibrations(
     """The `calibration_card` of every signal. A detector of others is calibrated on what it says of them crosswise."""
     if held_out is None:
         return {name: calibration_card(p, right, seed=seed) for name, p in as_probabilities(signals).items()}
-    theirs = dict(held_out.signals)
+    theirs, why = dict(held_out.signals), ""
     if "detector" in signals:
         try:
             theirs["detector"] = CrosswiseDetector(held_out.signals, held_out.right, seed).own
-        except ValueError:  # of a half, too few: a constant cannot be fitted and says so
-            theirs["detector"] = np.full(len(held_out.right), np.nan)
-    fit = as_probabilities(theirs)
-    return {
-        name: calibration_card(p, right, fit[name], held_out.right, seed)
+        except ValueError as error:  # two halves may be too few where all together are enough
+            why = str(error)
+    fit, nobody = as_probabilities(theirs), np.full(len(held_out.right), np.nan)
+    cards = {
+        name: calibration_card(p, right, fit.get(name, nobody), held_out.right, seed)
         for name, p in as_probabilities(signals).items()
     }
+    if why:
+        cards["detector"]["calibration"]["why"] = why
+    return cards
 
 
 def _thresholds(asked: Told, held_out: Told | None, seed: int) -> tuple[dict[str, Any], list[dict[str, float]] | None]:
@@ -113,4 +116,4 @@ def _thresholds(asked: Told, held_out: Told | None, seed: int) -> tuple[dict[str
             rows = thresholds(asked.probability, asked.right, seed)
     except ValueError as error:
         return {str(risk): {"threshold": None, "why": str(error)} for risk in RISKS}, None
-    return rows, [{"risk": risk, "threshold": threshold} for risk, threshold in steps]
+    return rows, steps

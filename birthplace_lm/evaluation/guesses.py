@@ -12,7 +12,7 @@ import numpy as np
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.baselines import NameNgrams, places_by_frequency
-from birthplace_lm.evaluation.resampling import FEWEST, Array, Measure, interval, measures, why_undefined
+from birthplace_lm.evaluation.resampling import FEWEST, Array, Measure, centred, interval, measures, why_undefined
 from birthplace_lm.evaluation.selective import auroc
 from birthplace_lm.evaluation.shares import share, share_of
 from birthplace_lm.world import World
@@ -80,10 +80,10 @@ def distances(answers: Sequence[str], others: Mapping[str, int] | Sequence[str],
 
     A few hundred answers over hundreds of places lie far from any distribution, their own included, so each comes with
     what chance makes of it (`by_chance`: mean, low, high over 200 draws): as many answers drawn from a distribution
-    given as counts, or both lists shuffled together where `others` is a list of answers. The interval has the width of
-    the middle 95 % of 200 draws of the answers with replacement, and of the others where they are a list; it is moved
-    so that the draws' mean is the value, for a draw has the chance twice and lies too far off. Below ten answers on
-    either side nothing is defined.
+    given as counts, or both lists shuffled together where `others` is a list of answers. The interval is the value's
+    scatter over 200 draws of the answers with replacement, and of the others where they are a list (`centred`): the
+    distributions behind the answers lie nearer to each other than it says, by about as much as chance makes. Below ten
+    answers on either side nothing is defined.
     """
     counts = Counter(others) if not isinstance(others, Mapping) else Counter(dict(others))
     if min(len(answers), counts.total()) < FEWEST:
@@ -104,14 +104,12 @@ def distances(answers: Sequence[str], others: Mapping[str, int] | Sequence[str],
         drawn = list(zip(again, generator.multinomial(there.sum(), there / there.sum(), _DRAWS), strict=True))
     here_there = (here / here.sum(), there / there.sum())
     return {
-        name: {**_centred(distance(*here_there), _all(distance, drawn)), "by_chance": _middle(_all(distance, chance))}
+        name: {
+            **centred(distance(*here_there), _all(distance, drawn)).to_json(),
+            "by_chance": _middle(_all(distance, chance)),
+        }
         for name, distance in _DISTANCES.items()
     }
-
-
-def _centred(value: float, drawn: Array) -> dict[str, Any]:
-    low, high = (value + interval(drawn) - drawn.mean()).tolist()
-    return Measure(value, low, high).to_json()
 
 
 def _all(distance: Distance, pairs: Sequence[tuple[Array, Array]]) -> Array:

@@ -125,16 +125,20 @@ class Ranking:
         fit = np.flatnonzero(self.answerable(self.tally(), risk)[0])
         return float(self.thresholds[fit[-1]]) if len(fit) else None
 
-    def risk_steps(self) -> list[tuple[float, float]]:
-        """(risk, threshold) pairs that give `threshold` for every risk: the last pair of no more than it, if any.
+    def risk_steps(self) -> list[dict[str, float]]:
+        """{"risk", "threshold", "answered"} that give `threshold` for every risk: the last of no more than it, if any.
 
-        Both are in order, the risks rising and the thresholds falling: what one may answer grows with the risk taken.
+        All are in order, risks and answers given rising and thresholds falling: what one may answer grows with the risk
+        taken.
         """
         t = self.tally()
         risk = t.wrong[0] / t.ends[0]
         later = np.r_[np.minimum.accumulate(risk[::-1])[::-1][1:], np.inf]  # the least risk that more answers have
         steps = np.flatnonzero(risk < later)
-        return [(float(risk[i]), float(self.thresholds[i])) for i in steps]
+        return [
+            {"risk": float(risk[i]), "threshold": float(self.thresholds[i]), "answered": int(t.ends[0, i])}
+            for i in steps
+        ]
 
     def selective_risk(self, t: Tally, places: Array) -> Array:
         """E_k/k, the mean over the orders of ties, for each k of `places` (whole, from 1 to N): (R, len(places)).

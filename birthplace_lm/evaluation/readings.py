@@ -1,7 +1,8 @@
 """Every signal of confidence read as the probability that the answer is right, to ask whether it means what it says.
 
-A signal orders answers; only a number in [0, 1] can be calibrated or not. Some are one already. The others are turned
-into one by what they are, an order-preserving formula without anything fitted:
+A signal orders answers; only a number in [0, 1] can be calibrated or not. The probabilities of the first character and
+among all places, the two agreements and the detector's are one already. The others are turned into one by what they
+are, an order-preserving formula without anything fitted:
 
     sequence_log_probability          exp: P(answer)
     log_probability_per_character     exp: the geometric mean of its characters' probabilities
@@ -9,7 +10,7 @@ into one by what they are, an order-preserving formula without anything fitted:
     place_negative_entropy            the same over places
     margin_to_other_place             σ(margin) = P(answer)/(P(answer) + P(best other place))
 
-What scaling then makes of it, by a temperature alone or with a bias, is `temperature`'s.
+What temperature or Platt scaling then makes of it is `temperature`'s.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,11 +40,13 @@ _READ_AS: Mapping[str, Callable[[Array], Array]] = {
 
 
 def as_probabilities(signals: Mapping[str, Array]) -> dict[str, Array]:
-    """The signals (N,) as probabilities (N,) in [0, 1], by name; NaN stays NaN. One not listed above is left out.
+    """The signals (N,) as probabilities (N,) in [0, 1], by name; NaN for what is not finite.
+
+    Signals of another name than those above have no reading and are left out.
 
     >>> read = as_probabilities({"margin_to_other_place": np.array([0.0, np.log(3)])})
     >>> read["margin_to_other_place"].round(2).tolist()
     [0.5, 0.75]
     """
     known = {name: np.asarray(signal, dtype=float) for name, signal in signals.items() if name in _READ_AS}
-    return {name: _READ_AS[name](signal) for name, signal in known.items()}
+    return {name: np.where(np.isfinite(signal), _READ_AS[name](signal), np.nan) for name, signal in known.items()}

@@ -110,6 +110,17 @@ def measure(value: float, drawn: Array, why: str = "") -> Measure:
     return Measure(value, low, high, left_out=len(drawn) - len(defined))
 
 
+def centred(value: float, drawn: Array) -> Measure:
+    """A distance in [0, 1] and its scatter: the middle 95 % of resamples (R,), moved so that their mean is the value.
+
+    What lies between 0 and 1 and is 0 only for the best, such as a calibration error, is raised by chance, and a
+    resample has the chance twice: unmoved, the interval would lie above the value. Moved, it says how the value
+    scatters from sample to sample; the chance that is in the value itself it leaves in it.
+    """
+    low, high = np.clip(value + interval(drawn) - drawn.mean(), 0.0, 1.0).tolist()
+    return Measure(value, min(low, value), max(high, value))
+
+
 def halves(right: Array, seed: int = 0) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """(fit, asked), (fit, asked): the two halves of the questions in both roles, with as many right answers in each.
 

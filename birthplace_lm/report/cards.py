@@ -34,10 +34,10 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Calibration": {
         "error, as the model says": ("probabilities", "raw", "ece"),
-        "by a temperature": ("probabilities", "tempered", "ece"),
-        "by temperature and bias": ("probabilities", "calibrated", "ece"),
+        "after temperature scaling": ("probabilities", "temperature_scaled", "ece"),
+        "after Platt scaling": ("probabilities", "calibrated", "ece"),
         "Brier, as the model says": ("probabilities", "raw", "brier"),
-        "Brier, by temperature and bias": ("probabilities", "calibrated", "brier"),
+        "Brier, after Platt scaling": ("probabilities", "calibrated", "brier"),
         "Brier of a constant": ("probabilities", "base_rate", "brier"),
         "abstaining at 0.75": ("probabilities", "raw", "abstaining", "0.75", "score"),
         "never abstaining": ("probabilities", "raw", "abstaining", "0.75", "always"),
@@ -59,7 +59,7 @@ _PICTURES: tuple[tuple[str, Callable[[Card], "Figure"], str, str], ...] = (
     ("probabilities", knowledge_figures.reliability_diagram, "Probability and share of right answers",
      "On the diagonal the probabilities are what they say."),
     ("signals_as_probabilities", knowledge_figures.signal_reliability, "Reliability of every signal",
-     "Each signal read as a probability, before and after calibration."),
+     "Each signal read as a probability, before and after scaling."),
 )  # fmt: skip
 
 
@@ -83,7 +83,8 @@ def knowledge_cards(variants: Sequence[Variant]) -> str:
         "AUROC of every signal of confidence": {name: ("confidence", "signals", name, "auroc") for name in signals},
         "Wrong answers, and all that lie in the right country": {
             **{name: ("errors", "types", name) for name in errors},
-            "right country, right answers too": ("errors", "right_country"),
+            "of all in the right country": ("errors", "right_country", "of_wrong"),
+            "right answers too": ("errors", "right_country"),
         },
     }
     told = "".join(_table(title, columns, cards) for title, columns in tables.items())

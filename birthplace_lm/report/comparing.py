@@ -81,7 +81,7 @@ class Variant:
 
         A seed that ran beside other work does not count for more than its place among the others.
         """
-        paces = [run.characters / run.seconds for run in self.runs if run.seconds]
+        paces = [run.characters / run.seconds for run in self.runs if run.seconds and run.characters]
         return float(np.median(paces)) if len(paces) == len(self.runs) else None
 
 
