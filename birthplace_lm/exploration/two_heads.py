@@ -141,8 +141,9 @@ def demonstrate(seed: int = 0) -> Demonstration:
         name="two_heads",
         title="Two heads that ask for one key each are robust",
         construction=f"The keys of the fragile head ({N} in {D} dimensions, {SAMPLES:,} draws), q₁ = tμ_a for one head "
-        f"and q₂ = tμ_b for the other, t = {T:g}, c = ½(c₁ + c₂). Left: draws of the keys; middle and right: the trace "
-        f"of the covariance of c, by quadrature and from {FEWER:,} draws a point with 95 % intervals.",
+        f"and q₂ = tμ_b for the other, t = {T:g}, c = ½(c₁ + c₂); then with lengths "
+        f"{UNEQUAL[0]:g} and {UNEQUAL[1]:g}. Left: draws of the keys; middle and right: the trace of the "
+        f"covariance of c, by quadrature and from {FEWER:,} draws a point with 95 % intervals.",
         proves="Splitting the question between two heads makes the average robust against the lengths of the keys, as "
         "long as they point the right way: a key with ε <= 0 is lost to its head whatever t.",
         claims=(
