@@ -48,6 +48,7 @@ POLICIES = {
     "small block": RandomSpans(16),
     "salient": SalientSpans(BLOCK),
     "entities": SalientSpans(BLOCK, gazetteer=0, isolated=0),
+    "salient, unclosed": SalientSpans(BLOCK, third_sentinel=False),
     "recurring": SalientSpans(BLOCK, known="recurring"),
     "all that fits": SalientSpans(BLOCK, salient=1.0, isolated=1.0, min_before=45, before=45, after=0),
 }

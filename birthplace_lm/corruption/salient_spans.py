@@ -118,13 +118,12 @@ class SalientSpans:
     0 … `after` behind it: where the rest of a text gives the answer away, a model need not learn whom it is about.
 
     With `known="recurring"` the share `gazetteer` asks for a name that other documents have too (`recurring_names`)
-    instead: no answer of any question is looked at.
+    instead: no answer of any question is looked at. `third_sentinel` closes every span with a MASK, as an answer is.
 
     Rules that look at the documents and at the training answers alone; nothing knows whose birthplace is asked for.
     """
 
     n_uniforms = 10
-    third_sentinel = True
 
     def __init__(
         self,
@@ -138,6 +137,7 @@ class SalientSpans:
         longest_span: int = 32,
         window: str = "anywhere",
         known: str = "answers",
+        third_sentinel: bool = True,
     ):
         if known not in ("answers", "recurring"):
             raise ValueError(f"known is answers|recurring, not {known!r}")
@@ -149,7 +149,8 @@ class SalientSpans:
                 f"min_before {min_before}, before {before}, after {after} and longest_span {longest_span} count "
                 "characters: 0 <= min_before <= before, 0 <= after and 1 <= longest_span are needed"
             )
-        self.random = RandomSpans(block_size, window=window, third_sentinel=True)
+        self.random = RandomSpans(block_size, window=window, third_sentinel=third_sentinel)
+        self.third_sentinel = third_sentinel
         self.salient, self.gazetteer, self.isolated = salient, gazetteer, isolated
         self.known = known
         self.min_before = min_before
@@ -157,13 +158,14 @@ class SalientSpans:
         self.longest_title = min(48, (self.random.max_length - longest_span) // 2)
         if self.max_total > block_size:
             raise ValueError(
-                f"a title of {self.longest_title}, before {before}, a span of {longest_span}, after {after} and three "
-                f"sentinels make {self.max_total} characters, the block has {block_size}: lower before or after"
+                f"a title of {self.longest_title}, before {before}, a span of {longest_span}, after {after} and "
+                f"{2 + third_sentinel} sentinels make {self.max_total} characters, the block has {block_size}: lower "
+                "before or after"
             )
 
     @property
     def max_total(self) -> int:
-        isolated = self.longest_title + self.before + self.longest_span + self.after + 3
+        isolated = self.longest_title + self.before + self.longest_span + self.after + 2 + self.third_sentinel
         return max(self.random.max_total, isolated)
 
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
