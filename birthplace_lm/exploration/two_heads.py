@@ -35,14 +35,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from birthplace_lm.exploration import Claim, Demonstration
-from birthplace_lm.exploration.attending import (
-    Array,
-    attend,
-    diameter,
-    noisy_keys,
-    normal_below,
-    orthonormal,
-)
+from birthplace_lm.exploration.attending import Array, attend, diameter, noisy_keys, normal_below, orthonormal
 from birthplace_lm.exploration.drawing import BLACK, BLUE, ORANGE, panels
 from birthplace_lm.exploration.spread import Sweep, expected_variance, variance_of
 
