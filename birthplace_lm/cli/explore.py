@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--table", action="store_true", help="with lookup: train every attention on it, write lookup.json"
     )
-    parser.add_argument("--apart", action="store_true", help="with --table: key and value at a place of their own each")
+    parser.add_argument(
+        "--apart", action="store_true", default=None, help="with --table: key and value at a place of their own each"
+    )
     parser.add_argument(
         "--gap", type=int, metavar="N", help="with --table: empty places before the asking (default: 32)"
     )
@@ -59,7 +61,7 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
     if options.table and options.names != ["lookup"]:
         parser.error("--table goes with lookup alone: birthplace-explore lookup --table")
     for name in ("attention", "apart", "gap"):
-        if not (options.table or getattr(options, name) is None or getattr(options, name) is False):
+        if getattr(options, name) is not None and not options.table:
             parser.error(f"--{name} goes with lookup --table")
     return [name for name in FILES if name in options.names or not options.names or "all" in options.names]
 
@@ -90,8 +92,9 @@ def _measure_lookups(options: argparse.Namespace) -> None:
     from birthplace_lm.exploration.lookup_task import LookupTask
 
     with as_config_errors("lookup --table"):
-        task = LookupTask(apart=options.apart, **({} if options.gap is None else {"gap": options.gap}))
-        stem = "_".join(["lookup", *["apart"] * options.apart, *([] if options.gap is None else [f"gap{options.gap}"])])
+        chosen = {name: value for name in ("apart", "gap") if (value := getattr(options, name)) is not None}
+        task = LookupTask(**chosen)
+        stem = "_".join(["lookup", *(name if value is True else f"{name}{value}" for name, value in chosen.items())])
         path = options.out / f"{stem}.json"
         lookup.measure(_factories(options.attention), path=path, task=task)
     print(f"{path} and {stem}.png; birthplace-explore --out {options.out} puts them on its page")

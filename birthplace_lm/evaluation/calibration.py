@@ -9,18 +9,7 @@ from typing import Any
 import numpy as np
 
 from birthplace_lm.evaluation.exact_match import wilson
-from birthplace_lm.evaluation.resampling import (
-    RESAMPLES,
-    Array,
-    Measure,
-    centred,
-    interval,
-    measure,
-    measures,
-    one_class,
-    resampled,
-    why_undefined,
-)
+from birthplace_lm.evaluation.resampling import RESAMPLES, Array, Measure, interval, measures, one_class, why_undefined
 from birthplace_lm.evaluation.selective import ABSTAINING, payoff
 from birthplace_lm.evaluation.temperature import CLIP, LogitScaling, cross_fitted, fit_logit_scaling
 
@@ -128,10 +117,8 @@ def probability_card(probability: Array, right: Array, seed: int = 0) -> dict[st
     def statistics(counts: Array) -> dict[str, Array]:
         return {"ece": calibration_error(counts * gap, columns)} | {k: counts @ v / n for k, v in means.items()}
 
-    drawn = resampled(statistics, n, seed)
-    values = {name: float(value[0]) for name, value in statistics(np.ones((1, n))).items()}
-    found = {name: measure(value, drawn[name]).to_json() for name, value in values.items()}
-    found["ece"] = centred(values["ece"], drawn["ece"]).to_json()
+    measured = measures(statistics, n, seed, distances=("ece",))
+    found = {name: measure.to_json() for name, measure in measured.items()}
     abstaining = {str(t): {k: found[f"{k} {t}"] for k in ("score", "answered", "always")} for t in ABSTAINING}
     return {
         **{name: found[name] for name in names},

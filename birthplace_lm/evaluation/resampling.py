@@ -8,7 +8,7 @@ with ones it is the value, with draws the resamples, all of them at a time.
 Legend: R draws, N questions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -68,16 +68,25 @@ def one_class(right: Array) -> str:
 
 
 def measures(
-    statistics: Statistics, questions: int, seed: int = 0, why: str = "", resamples: int = RESAMPLES
+    statistics: Statistics,
+    questions: int,
+    seed: int = 0,
+    why: str = "",
+    resamples: int = RESAMPLES,
+    distances: Collection[str] = (),
 ) -> dict[str, Measure]:
     """Every statistic as a Measure: its value on the questions as they are, its interval over resamples.
 
-    `why` is the reason given where the value itself is undefined. The same seed draws the same questions, so that
+    `why` is the reason given where the value itself is undefined; `distances` are the statistics whose interval is
+    `centred`. The same seed draws the same questions, so that
     measures of two signals move together from draw to draw.
     """
     values = statistics(np.ones((1, questions)))
     drawn = resampled(statistics, questions, seed, resamples)
-    return {name: measure(float(value[0]), drawn[name], why) for name, value in values.items()}
+    return {
+        name: centred(float(value[0]), drawn[name]) if name in distances else measure(float(value[0]), drawn[name], why)
+        for name, value in values.items()
+    }
 
 
 def resampled(statistics: Statistics, questions: int, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Array]:
