@@ -62,15 +62,10 @@ def error_types(
     wrong = [(q, p) for q, p in zip(questions, predictions, strict=True) if p != q.answer]
     counts = Counter(typed(question, prediction) for question, prediction in wrong)
     expected = _expected([question for question, _ in wrong], train, typed)  # (W, types)
-    low, high = interval(_guessed(expected, seed))
+    guessed = _by_guessing(expected, seed)
     rows = {
-        kind: {
-            **share(counts[kind], len(wrong), of="wrong answers"),
-            "expected": float(expected[:, column].sum()) if wrong else None,
-            "expected_low": float(low[column]) if wrong else None,
-            "expected_high": float(high[column]) if wrong else None,
-        }
-        for column, kind in enumerate(TYPES)
+        kind: {**share(counts[kind], len(wrong), of="wrong answers"), **guessed[kind]}
+        for kind in TYPES
         if kind != COUNTRY or countries is not None
     }
     nowhere = {**share(0, 0, of="countries"), "why": why_no_countries}
@@ -78,11 +73,18 @@ def error_types(
     return {"wrong": len(wrong), "total": len(questions), "right_country": at_home, "types": rows}
 
 
-def _guessed(expected: Array, seed: int) -> Array:
-    """How many wrong answers of each type guessers have, (R, types), whose probabilities (W, types) are given."""
+def _by_guessing(expected: Array, seed: int) -> dict[str, dict[str, float | None]]:
+    """What guessers have of each type, whose probabilities (W, types) are given: the mean and the middle 95 %."""
+    if not len(expected):
+        return {kind: dict.fromkeys(("expected", "expected_low", "expected_high")) for kind in TYPES}
     drawn = np.random.default_rng(seed).random((RESAMPLES, len(expected)))
     chosen = (drawn[:, :, None] > np.cumsum(expected, axis=1)[:, :-1]).sum(axis=2)  # (R, W): a type each
-    return np.stack([(chosen == column).sum(axis=1) for column in range(len(TYPES))], axis=1)
+    low, high = interval(np.stack([(chosen == column).sum(axis=1) for column in range(len(TYPES))], axis=1))
+    rows = zip(expected.sum(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
+    return {
+        kind: {"expected": mean, "expected_low": least, "expected_high": most}
+        for kind, (mean, least, most) in zip(TYPES, rows, strict=True)
+    }
 
 
 def _right_country(
@@ -101,15 +103,11 @@ def _right_country(
     wrong = [(p, q) for p, q in pairs if p != q.answer]
     near = [typed(question, prediction) == COUNTRY for prediction, question in wrong]
     expected = _expected([question for _, question in wrong], train, typed)
-    guessed = _guessed(expected, seed)[:, TYPES.index(COUNTRY)]
-    low, high = interval(guessed).tolist() if wrong else (None, None)
     return {
         **share(sum(near) + len(pairs) - len(wrong), len(pairs), of="people whose birthplace has a known country"),
         "of_wrong": {
             **share_of(near, of="wrong answers about people whose birthplace has a known country"),
-            "expected": float(expected[:, TYPES.index(COUNTRY)].sum()) if wrong else None,
-            "expected_low": low,
-            "expected_high": high,
+            **_by_guessing(expected, seed)[COUNTRY],
         },
     }
 
