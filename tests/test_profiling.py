@@ -1,8 +1,11 @@
 """The profile of a step: every operation is counted once, and for what it is for."""
 
-import pytest
+from types import SimpleNamespace
 
-from birthplace_lm.benchmarks import profiling
+import pytest
+import torch
+
+from birthplace_lm.benchmarks import kernels, profiling
 from birthplace_lm.benchmarks.profiling import (
     ADDING,
     ATTENTION,
@@ -17,6 +20,7 @@ from birthplace_lm.benchmarks.profiling import (
     Profile,
 )  # fmt: skip
 from birthplace_lm.benchmarks.ways.bare import Bare
+from birthplace_lm.benchmarks.ways.replayed import Replayed
 from tests.helpers import small_corpus, tiny, tokenizer_of
 
 CORPUS = small_corpus()
@@ -85,3 +89,48 @@ def test_operations_are_sorted_and_summed_over_groups() -> None:
     found.calls[MLP, "aten::gelu"] += 1
     assert found.operations() == [("aten::mm", 5.0, 4), ("aten::gelu", 3.0, 1)]
     assert found.operations(MLP) == [("aten::gelu", 3.0, 1), ("aten::mm", 1.0, 2)]
+
+
+def event(name: str, microseconds: float, device: str = "CUDA", annotation: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(
+        name=name,
+        device_type=getattr(torch.autograd.DeviceType, device),
+        is_user_annotation=annotation,
+        time_range=SimpleNamespace(elapsed_us=lambda: microseconds),
+    )
+
+
+def test_a_profile_on_a_gpu_has_every_kernel_once_and_nothing_else() -> None:
+    """Two steps: two launches of one kernel in each, one of another in the second; a range and the processor aside."""
+    of_steps = [event("nvjet_a", 10), event("nvjet_a", 30), event("nvjet_a", 20), event("nvjet_a", 40)]
+    aside = [event("Optimizer.step", 500, annotation=True), event("cudaGraphLaunch", 70, device="CPU")]
+    found = kernels.kernels_of([*of_steps, event("flash_fwd", 120), *aside], steps=2)
+    assert [(k.name, k.microseconds, k.launches) for k in found] == [("flash_fwd", 60, 0.5), ("nvjet_a", 50, 2)]
+    table = kernels.markdown(found, 0.25, "A step")
+    assert "2 kernels a step take 0.11 ms of its 0.25 ms" in table
+    assert "| attention | 0.060 | 54.5% | 0 |" in table and "| matrix products | 0.050 | 45.5% | 2 |" in table
+    assert "| `nvjet_a` | 25.0 | 0.050 | 45.5% | 2 |" in table
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("void pytorch_flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Traits>", "attention"),
+        ("triton_per_fused__scaled_dot_product_flash_attention_add_3", "compiled: norms, dropout, GELU, sums"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x64", "matrix products"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "clipping and AdamW"),
+        ("Memcpy DtoD (Device -> Device)", "copies and fills"),
+        ("void at::native::vectorized_elementwise_kernel<4, BinaryFunctor>", kernels.REST),
+    ],
+)
+def test_a_kernel_is_told_by_its_name(name: str, kind: str) -> None:
+    assert kernels.Kernel(name, 1.0, 1.0).kind == kind
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_profile_of_a_recorded_step_has_its_products_and_its_time() -> None:
+    tokenizer = tokenizer_of(CORPUS)
+    model = tiny(vocabulary_size=len(tokenizer), block_size=BLOCK).cuda()
+    found, milliseconds = kernels.profile_steps(Replayed(CORPUS.documents * 12, tokenizer, model, BLOCK, 16), 5)
+    assert {"matrix products", "clipping and AdamW"} <= {kernel.kind for kernel in found}
+    assert 0 < sum(kernel.microseconds for kernel in found) / 1000 < 10 * milliseconds

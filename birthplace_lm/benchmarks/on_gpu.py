@@ -21,7 +21,7 @@ from birthplace_lm.benchmarks.ways.textbook import Textbook
 from birthplace_lm.benchmarks.ways.through_lightning import ThroughLightning
 from birthplace_lm.transformer import Transformer
 
-_LONGER = 25  # steps of ours for one of the textbook loop's, which is so much slower
+LONGER = 25  # steps of ours for one of the textbook loop's, which is so much slower
 
 
 def compare(model: Transformer, recording: Recording, steps: int, repetitions: int) -> list[Timing]:
@@ -30,8 +30,8 @@ def compare(model: Transformer, recording: Recording, steps: int, repetitions: i
         raise ValueError("there is no CUDA device here: birthplace-bench training measures the processor")
     made: dict[str, tuple[Callable[..., Way], int]] = {
         TEXTBOOK: (Textbook, steps),
-        BARE: (Replayed, _LONGER * steps),
-        LIGHTNING: (partial(ThroughLightning, on_gpu=True), _LONGER * steps),
+        BARE: (Replayed, LONGER * steps),
+        LIGHTNING: (partial(ThroughLightning, on_gpu=True), LONGER * steps),
     }
     ways: list[tuple[Way, Timing]] = []
     for name, (make, of_steps) in made.items():
@@ -46,6 +46,12 @@ def compare(model: Transformer, recording: Recording, steps: int, repetitions: i
             timing.seconds.append(seconds)
             timing.characters.append(characters)
     return [timing for _, timing in ways]
+
+
+def replayed(model: Transformer, recording: Recording) -> Replayed:
+    """This package bare, with a copy of the model."""
+    own = copy.deepcopy(model).cuda()
+    return Replayed(recording.documents, recording.tokenizer, own, recording.block_size, recording.batch_size)
 
 
 def figures(timings: Sequence[Timing]) -> dict[str, Any]:

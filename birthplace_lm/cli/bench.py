@@ -60,7 +60,8 @@ _STEPS = ("training", "gpu", "jobs")
 _READ_BY = {  # which measures read an option; the others are read by all
     "attention": (*_STEPS, "attention", "facts"),
     **dict.fromkeys(("data", "model", "start_from", "dropout", "batch_size", "steps"), _STEPS),
-    **dict.fromkeys(("ways", "memory", "apart", "profile", "questions"), ("training",)),
+    **dict.fromkeys(("ways", "memory", "apart", "questions"), ("training",)),
+    "profile": ("training", "gpu"),
     "seconds": ("jobs",),
     **dict.fromkeys(("lengths", "patience", "tokens"), ("attention",)),
     **dict.fromkeys(("only", "lookup", "folder"), ("facts",)),
@@ -111,7 +112,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="training: a process a way, and only ours set up as birthplace-train sets up its own",
     )
-    training.add_argument("--profile", type=Path, metavar="FILE", help="training: write where a step's time goes")
+    training.add_argument("--profile", type=Path, metavar="FILE", help="training, gpu: write where a step's time goes")
     training.add_argument(
         "--questions",
         type=_natural,

@@ -58,9 +58,11 @@ def gpu(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     corpus = corpus_of(options)
     quieten_lightning()
-    found = on_gpu.figures(on_gpu.compare(*material(options, corpus), options.steps, options.repetitions))
+    model, recording = material(options, corpus)
+    found = on_gpu.figures(on_gpu.compare(model, recording, options.steps, options.repetitions))
     table = on_gpu.markdown(found)
     print(table, end="")
+    _profile_gpu(options, model, recording)
     return {**machine(sha256_of_corpus(corpus)), **found}, table
 
 
@@ -183,12 +185,26 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
 
     way = training.make(training.BARE, model, recording)
     assert isinstance(way, Bare)
-    which = options.start_from or options.model
-    heading = (
-        f"Where the time of a training step goes: {which}, {options.batch_size} examples, "
-        f"{options.threads} thread{'s' if options.threads > 1 else ''}"
-    )
+    heading = f"{_of_what(options)}, {options.threads} thread{'s' if options.threads > 1 else ''}"
     replace_file(options.profile, profiling.markdown(profiling.profile_step(way), heading))
+
+
+def _profile_gpu(options: argparse.Namespace, model: "Transformer", recording: "Recording") -> None:
+    if options.profile is None:
+        return
+    import torch
+
+    from birthplace_lm.benchmarks import kernels, on_gpu
+    from birthplace_lm.replacing import replace_file
+
+    found, milliseconds = kernels.profile_steps(on_gpu.replayed(model, recording), on_gpu.LONGER * options.steps)
+    heading = f"{_of_what(options)}, {torch.cuda.get_device_name()}, bfloat16"
+    replace_file(options.profile, kernels.markdown(found, milliseconds, heading))
+
+
+def _of_what(options: argparse.Namespace) -> str:
+    which = options.start_from or options.model
+    return f"Where the time of a training step goes: {which}, {options.batch_size} examples"
 
 
 def _decoding(options: argparse.Namespace, corpus: "Corpus") -> dict[str, Any] | None:
