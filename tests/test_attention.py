@@ -23,6 +23,7 @@ from birthplace_lm.attention.vanilla import VanillaAttention
 from birthplace_lm.attention_maps import listening
 from birthplace_lm.composing import ConfigError, build
 from birthplace_lm.dropout import Dropout
+from birthplace_lm.gradients import gradient_of_sum
 from birthplace_lm.positions.alibi import AlibiPositions
 from birthplace_lm.positions.none import NoPositions
 from birthplace_lm.positions.rotary import RotaryPositions
@@ -727,6 +728,22 @@ def test_it_compiles_into_one_graph(attention: str, length: int) -> None:
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler says of itself
+@every_variant
+def test_compiled_under_autocast_it_goes_back_as_ever(attention: str) -> None:
+    """As on a GPU: the loss under autocast, its gradient outside. A compiler traces both inside, several chunks too."""
+    torch.compiler.reset()
+    model = roughened(tiny(attention, block_size=80, n_layers=2 if attention == "hybrid" else 1))
+    x, results = tokens(70), []
+    for forward in (model, torch.compile(model, backend="aot_eager")):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = forward(x).square().mean()
+            _, gradients = gradient_of_sum([loss], list(model.parameters()))
+        results.append(torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]))
+    assert (results[0] - results[1]).norm() < 0.02 * results[0].norm()
 
 
 @every_pair

@@ -42,13 +42,14 @@ class Compared(torch.autograd.Function):
         q, k, w = ctx.saved_tensors
         e_q, e_k, one = (2 * q).exp(), (2 * k).exp(), q.new_ones(1)
         of_q, of_k, of_w = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(w)
-        for rows, part, end in _tiles(q, k, ctx.chunk):
-            g = of_scores[rows, part, :end].contiguous()  # (b, c, s)
-            r = _reciprocals(one, e_q[rows, part], e_k[rows, :end])
-            of_w += g.sum() - 2 * (g.flatten() @ r.flatten(0, 2))
-            slopes = torch.addcmul(r, r, r, value=-1).mul_(g[..., None])
-            of_q[rows, part] = slopes.sum(2)
-            of_k[rows, :end] += slopes.sum(1)
+        with torch.autocast(q.device.type, enabled=False):  # a compiler traces this inside of one
+            for rows, part, end in _tiles(q, k, ctx.chunk):
+                g = of_scores[rows, part, :end].contiguous()  # (b, c, s)
+                r = _reciprocals(one, e_q[rows, part], e_k[rows, :end])
+                of_w += g.sum() - 2 * (g.flatten() @ r.flatten(0, 2))
+                slopes = torch.addcmul(r, r, r, value=-1).mul_(g[..., None])
+                of_q[rows, part] = slopes.sum(2)
+                of_k[rows, :end] += slopes.sum(1)
         return of_q * (4 * w), of_k * (4 * w), of_w, None
 
 

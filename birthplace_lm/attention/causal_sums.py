@@ -44,8 +44,15 @@ class _CausalSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """From the gradients g of the sums and of the last state to those of q, k, v and the first state."""
-        of_sums, of_state = gradients
+        """From the gradients g of the sums and of the last state to those of q, k, v and the first state.
+
+        Outside of autocast, also where a compiler traces it inside of one, as it does what a training compiles.
+        """
+        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
+            return *_CausalSums._gradients(ctx, *gradients), None
+
+    @staticmethod
+    def _gradients(ctx: Any, of_sums: Tensor | None, of_state: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, products, before = ctx.saved_tensors
         g = torch.zeros_like(v) if of_sums is None else _in_chunks(of_sums, ctx.shape[-1])  # (BHC, c, N)
         of_products = (g @ v.mT).tril_()  # (BHC, c, c)
@@ -59,7 +66,7 @@ class _CausalSums(torch.autograd.Function):
             of_k.baddbmm_(v, behind.mT)
             of_v.baddbmm_(k, behind)
         of_q, of_k, of_v = (_in_a_row(x, ctx.shape) for x in (of_q, of_k, of_v))
-        return of_q, of_k, of_v, of_first_state if ctx.has_state else None, None
+        return of_q, of_k, of_v, of_first_state if ctx.has_state else None
 
 
 def _in_chunks(x: Tensor, n_chunks: int) -> Tensor:
