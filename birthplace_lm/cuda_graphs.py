@@ -7,6 +7,7 @@ makes fewer of them, each of which does the work of several on its way through m
 Source: CUDA programming guide, "CUDA Graphs"; torch.cuda.CUDAGraph.
 """
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,7 @@ class ReplayedSum:
         generator = torch.cuda.default_generators[self._n.device.index]
         before = generator.clone_state()
         try:
-            with torch.cuda.graph(graph):
+            with _nothing_collected(), torch.cuda.graph(graph):
                 total, gradients = gradient_of_sum(self._terms(*fixed), self._parameters)
         except RuntimeError:
             generator.graphsafe_set_state(before)  # a recording that fails would leave it waiting for its end
@@ -113,6 +114,29 @@ class ReplayedSum:
         finally:
             torch.clear_autocast_cache()  # nor may what follows read those that were cast in it
         return _Recording(graph, *fixed, total, gradients)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Python collects its garbage before, and none inside.
+
+    Garbage may hold memory or graphs of the GPU, and to give those back ends a recording; torch has not collected it
+    before one since 2.9 (torch.compiler.config.force_cudagraph_gc).
+
+    >>> with _nothing_collected():
+    ...     gc.isenabled()
+    False
+    >>> gc.isenabled()
+    True
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

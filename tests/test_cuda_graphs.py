@@ -59,9 +59,10 @@ def batches(n: int) -> list[Batch]:
 
 @pytest.fixture(scope="module", autouse=True)
 def recorded_before() -> None:
-    """On an H200 (torch 2.11) a pytest process failed to record its first graph, whichever that was, and no other.
+    """On an H200 (torch 2.11) a pytest process failed to record its first graph or its second, and no other.
 
-    Outside of pytest, in trainings and in a script that does what the first test does, none did; why is not known.
+    Outside of pytest, in trainings and in a script that does what the first test does, none did. Garbage that was
+    collected in the midst of it may be why; nothing is any more, which was not seen on a GPU yet.
     """
     model, (batch,) = model_of(), batches(1)
     with warnings.catch_warnings():
