@@ -19,8 +19,8 @@ query and key compare keys, the value path carries the value. A layer that solve
 turn to places but not to what stands there. With `apart=True` each pair is a key and then its value, two places, which
 is multi-query associative recall (Arora et al. 2023, arXiv 2312.04927, section 3.1). There the value has to learn first
 which key stands before it: a step by position, then one by content, two layers, the induction heads of Olsson et al.
-2022 (arXiv 2209.11895). A training does not find them soon: vanilla with two layers is still at 1/n after 6,000 steps of
-16 sequences. By position, one layer solves both forms.
+2022 (arXiv 2209.11895). A training does not find them soon: vanilla with two layers is at 1/n after 6,000 steps of 16
+sequences still. By position, one layer solves both forms.
 
 Legend: B sequences, T places, n pairs, D width.
 """

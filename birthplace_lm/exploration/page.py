@@ -119,7 +119,8 @@ def lookup_table(path: Path) -> str:
     seeds = "–".join(map(str, sorted({row["seeds"] for row in rows})))
     told = f"share of right answers, mean over {seeds} seed{'s' * (seeds != '1')}"
     return (
-        f"\n## {_title(setting)}\n\n`birthplace-explore lookup --table{_options(path)}`: {told}.\n\n"
+        f"\n## {_title(setting)}\n\n`birthplace-explore lookup --table{_options(path)}`: {told}.\n"
+        f"{_chance(setting)}\n\n"
         f"![share of right answers of every attention]({path.stem}.png)\n\n"
         f"| attention | {head} |\n|---|{'---|' * len(columns)}\n{body}\n"
     )
@@ -129,6 +130,17 @@ def _title(setting: Mapping[str, Any]) -> str:
     """What the sequences of a table are."""
     apart = ", key and value at a place of their own each" if setting["apart"] else ""
     return f"Every attention on the lookups, asked {setting['gap']} places behind the pairs{apart}"
+
+
+def _chance(setting: Mapping[str, Any]) -> str:
+    """What a figure by content has to be held against."""
+    told = f"By content {setting['content_blind']:.1%} is what there is for whoever does not know which value is whose."
+    if not setting["apart"]:
+        return told
+    return (
+        f"{told} Here a value has to learn first which key stands before it. That takes two layers, and longer "
+        "trainings than these, which end where the share stays level."
+    )
 
 
 def _options(path: Path) -> str:
