@@ -157,7 +157,8 @@ def _pseudo_labelled(job: Job, runs: Sequence[RunFolder]) -> Sequence[Question]:
     recipe = job.settings["pretrain"]["self_training"]
     with as_config_errors("pretrain.self_training"):
         choose: PseudoLabels = build({key: value for key, value in recipe.items() if key != "runs"})
-        found = pseudo_labels(choose, runs, job.corpus, job.tokenizer, job.settings["model"]["block_size"])
+        block_size, wordings = job.settings["model"]["block_size"], job.settings["pretrain"]["question_wordings"]
+        found = pseudo_labels(choose, runs, job.corpus, job.tokenizer, block_size, wordings)
     if not found:
         raise ConfigError("pretrain.self_training: the runs agree on no answer, so there is nothing to learn from them")
     return found

@@ -126,6 +126,11 @@ class RunFolder:
             return "rows" in metrics and (self.root / "knowledge.json").is_file()
         return set(self.answering_stages()) <= set(metrics["scored"])
 
+    def is_trained_further(self) -> bool:
+        """Whether other weights answer now than those that were asked; earlier versions do not tell."""
+        scored = self.metrics().get("scored")
+        return scored is not None and not set(self.answering_stages()) <= set(scored)
+
     def seconds_of_training(self) -> float:
         """Of all finished stages together, every session of them."""
         return sum(self.stage(name).facts().get("seconds", 0.0) for name in STAGES)

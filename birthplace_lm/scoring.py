@@ -19,6 +19,7 @@ from birthplace_lm.knowledge import HELD_OUT_OF_TRAIN
 from birthplace_lm.knowledge_report import judge
 from birthplace_lm.mirroring import show_pictures, tell_answers, tell_scores
 from birthplace_lm.people import spread
+from birthplace_lm.replacing import replace_file
 from birthplace_lm.run_corpus import check_questions
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.tokenizer import CharTokenizer
@@ -87,8 +88,11 @@ def evaluate_on_dev(folder: RunFolder, corpus: Corpus, inquiry: Inquiry) -> None
 
 
 def _row_name(folder: RunFolder, stage: str) -> str:
+    """What a stage's row is called: "finetune only" is one without pretraining, and if there are two, the control."""
     started = bool(folder.config()["init_from"]) or folder.stage("pretrain").finished
-    return ROWS["finetune_only"] if stage == "finetune" and not started else ROWS[stage]
+    if stage == "finetune" and not started:
+        return "finetune, no pretraining" if folder.stage("finetune_only").finished else ROWS["finetune_only"]
+    return ROWS[stage]
 
 
 def _answered(
@@ -98,11 +102,12 @@ def _answered(
     answers = answer_questions(model, tokenizer, [question.text for question in questions])
     predictions = root / "predictions"
     write_predictions(predictions / f"{name}.tsv", [answer.text for answer in answers])
-    with open(predictions / f"{name}.jsonl", "w", encoding="utf-8") as file:
-        for question, answer in zip(questions, answers, strict=True):
-            row: dict[str, Any] = {"question": question.text, "answer": question.answer, "prediction": answer.text}
-            row |= {"log_probability": answer.log_probability, "finished": answer.finished}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    lines = []
+    for question, answer in zip(questions, answers, strict=True):
+        row: dict[str, Any] = {"question": question.text, "answer": question.answer, "prediction": answer.text}
+        row |= {"log_probability": answer.log_probability, "finished": answer.finished}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    replace_file(predictions / f"{name}.jsonl", "".join(lines))
     return answers
 
 

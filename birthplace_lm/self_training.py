@@ -40,7 +40,7 @@ class PseudoLabels:
         return tuple(
             Question(question, answer)
             for question, answer, votes in zip(questions, voted, zip(*said, strict=True), strict=True)
-            if answer and votes.count(answer) >= self.agreement * len(votes)
+            if answer and votes.count(answer) >= self.agreement * len(votes) - 1e-9
         )
 
 

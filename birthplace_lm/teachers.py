@@ -1,24 +1,27 @@
 """Finished runs that another run learns from or starts from: which may, and what they are called in its settings."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from birthplace_lm.architecture import ARCHITECTURE, check_same_architecture
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import Corpus, Question, sha256_of
 from birthplace_lm.decoding import answer_questions
-from birthplace_lm.runs import RunFolder
+from birthplace_lm.runs import STAGES, RunFolder
 from birthplace_lm.self_training import PseudoLabels, unlabelled
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
+from birthplace_lm.wordings import QUESTION
 
 
 def with_teachers(settings: dict[str, Any], group: str) -> tuple[dict[str, Any], list[RunFolder]]:
     """The settings with the teachers' weights for their names, not where they lie, and the teachers in that order.
 
     `group` is what they teach by: "distillation" what they expect as pretrained models, "self_training" what they
-    answer at their end.
+    answer at their end. Raises ConfigError where there is none, for one that is named twice, whose vote would count
+    twice, and for one that answers and has not come to its end.
     """
     recipe = settings["pretrain"].get(group)
     if not recipe:
@@ -26,9 +29,28 @@ def with_teachers(settings: dict[str, Any], group: str) -> tuple[dict[str, Any],
     if not isinstance(recipe["runs"], list) or not recipe["runs"]:
         raise ConfigError(f"pretrain.{group}.runs is a list of one or more finished runs, not {recipe['runs']!r}")
     runs = [RunFolder(root) for root in recipe["runs"]]
-    named = sorted(((f"{run.name}@{_sha256(run, group)[:8]}", run) for run in runs), key=lambda pair: pair[0])
+    if group == "self_training":
+        _check_ended(runs)
+    sums = [_sha256(run, group) for run in runs]
+    for i, (run, total) in enumerate(zip(runs, sums, strict=True)):
+        if total in sums[:i]:
+            raise ConfigError(
+                f"pretrain.{group}.runs: {run.root} has the weights of {runs[sums.index(total)].root}, and what "
+                "it says would count twice: name each run once"
+            )
+    named = sorted(((f"{run.name}@{total[:8]}", run) for run, total in zip(runs, sums, strict=True)), key=itemgetter(0))
     of_group = {**recipe, "runs": [name for name, _ in named]}
     return {**settings, "pretrain": {**settings["pretrain"], group: of_group}}, [run for _, run in named]
+
+
+def _check_ended(runs: Sequence[RunFolder]) -> None:
+    for run in runs:
+        lacking = [stage for stage in run.config()["stages"] if stage in STAGES and not run.stage(stage).finished]
+        if lacking:
+            raise ConfigError(
+                f"{run.root} has not finished {', '.join(lacking)}, so its answers are not those it ends with: give "
+                "its command again, which goes on where it stopped"
+            )
 
 
 def _sha256(run: RunFolder, group: str) -> str:
@@ -37,18 +59,25 @@ def _sha256(run: RunFolder, group: str) -> str:
 
 
 def pseudo_labels(
-    choose: PseudoLabels, runs: Sequence[RunFolder], corpus: Corpus, tokenizer: CharTokenizer, block_size: int
+    choose: PseudoLabels,
+    runs: Sequence[RunFolder],
+    corpus: Corpus,
+    tokenizer: CharTokenizer,
+    block_size: int,
+    wordings: Sequence[str] = (QUESTION,),
 ) -> tuple[Question, ...]:
     """What finished runs answer about everybody that a document is about and no train question, where they agree.
 
-    Names and answers that do not fit the block with their two sentinels are left out. Machines round alike where they
+    Names and answers that do not fit the block with their two sentinels are left out, in whichever of the `wordings`
+    they will be asked. Machines round alike where they
     are alike: several processes of one run that begins have to be. Raises what `teacher` raises.
     """
     sha256 = sha256_of_corpus(corpus)
     asked = [text for text in unlabelled(corpus.documents, corpus.train) if len(text) + 1 < block_size]
     models = (teacher(run, sha256, tokenizer, block_size, run.final_stage()) for run in runs)
     told = choose(asked, [answer_questions(model, tokenizer, asked) for model in models])
-    return tuple(question for question in told if len(question.text) + len(question.answer or "") + 2 <= block_size)
+    longest = max(len(wording) for wording in (QUESTION, *wordings)) - len("{name}")
+    return tuple(q for q in told if longest + len(q.name) + len(q.answer or "") + 2 <= block_size)
 
 
 def teacher(
@@ -111,8 +140,13 @@ def check_start(source: RunFolder, sha256: str, holds_out: bool) -> None:
 
 
 def may_know_answers(source: RunFolder) -> bool:
-    """Whether the weights to start from saw questions, or came from weights or teachers that may have."""
+    """Whether the weights to start from saw questions, or came from weights or teachers that may have.
+
+    Or were asked for the train answers wherever a document has one: which they are tells about whom one asks.
+    """
     found = source.config()
     recipe = found["pretrain"]
     told = recipe["question_share"] != 0 or found["init_from"] or recipe.get("distillation")
+    corruption = found.get("corruption") or {}
+    told = told or (corruption.get("gazetteer", 0) > 0 and corruption.get("known", "answers") == "answers")
     return bool(told) or not source.stage("pretrain").finished

@@ -127,6 +127,25 @@ def test_a_card_of_an_older_version_says_so(
     assert "knowledge.json is of an older version" in refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
 
 
+def test_a_card_of_other_weights_tells_nothing(
+    finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run was judged after pretraining, then finetuned: the probabilities are others now."""
+    knowledge(calibration=SCALING, risk_steps=[step(0.1, 0.0)], thresholds={}, places=PLACES)
+    told = asked(finished, capsys)
+    assert all("calibrated" in line for line in told)
+    finished.update_metrics(scored=["pretrain"])
+    try:
+        ask.main([str(finished.root), *NAMES])
+        said = capsys.readouterr()
+        assert not any("calibrated" in line for line in said.out.splitlines()) and "trained further" in said.err
+        assert "does not hold it yet" in refused(finished, capsys, "Ada Vik", "--abstain-above", "0.1")
+        finished.update_metrics(scored=["finetune"])
+        assert asked(finished, capsys) == told
+    finally:
+        (finished.root / "metrics.json").unlink()
+
+
 def test_choosing_among_places(finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]) -> None:
     knowledge(calibration=SCALING, risk_steps=[step(0.1, 0.0)], places=PLACES)
     questions = [f"Where was {name} born?" for name in NAMES]

@@ -10,7 +10,7 @@ from hypothesis import example as case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birthplace_lm.evaluation import temperature
+from birthplace_lm.evaluation import resampling, temperature
 from birthplace_lm.evaluation.calibration import (
     bin_columns,
     calibration_card,
@@ -98,6 +98,13 @@ def test_what_a_calibrated_model_shows_by_chance() -> None:
     assert floor.value == pytest.approx(np.mean(fresh), rel=0.05)
     wrong = calibration_error((p - (generator.random(200) < p**4))[None], bin_columns(p))[0]
     assert wrong > floor.high
+
+
+def test_what_shows_by_chance_is_the_same_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    probability, _ = example(40)
+    whole = ece_if_calibrated(probability)
+    monkeypatch.setattr(resampling, "_AT_A_TIME", 40 * 7)
+    assert ece_if_calibrated(probability) == whole
 
 
 def test_platt_scaling_is_scikit_learns() -> None:

@@ -87,6 +87,10 @@ def test_samples_of_one_question_are_independent() -> None:
     assert math.sqrt(((shares - p) ** 2).mean()) < 2 * math.sqrt(p * (1 - p) / 50)
 
 
+def test_of_nobody_nothing_is_told() -> None:
+    assert dropout_agreement(model_with(0.1), TOKENIZER, [], []).shape == (0,)
+
+
 def test_no_sample_and_too_few_answers_are_refused() -> None:
     model = model_with(dropout=0.2)
     answers = answer_questions(model, TOKENIZER, QUESTIONS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from birthplace_lm.corpus import Question
-from birthplace_lm.evaluation.error_types import TYPES, error_types, name_ends, names_place
+from birthplace_lm.evaluation.error_types import NO_PLACE, TYPES, error_types, name_ends, names_place
 from birthplace_lm.evaluation.slices import by_name_script
 
 
@@ -147,6 +147,14 @@ def test_what_is_expected_has_the_interval_of_guessers() -> None:
     assert row["expected"] == pytest.approx(len(documents) * share)
     low, high = stats.binom.ppf([0.025, 0.975], len(documents), share)
     assert row["expected_low"] == pytest.approx(low, abs=1.1) and row["expected_high"] == pytest.approx(high, abs=1.1)
+
+
+def test_where_there_is_no_other_place_nothing_is_expected() -> None:
+    """All train people are of Rome, so a guesser who may not say Rome says nothing."""
+    train, asked = [born("Ada Vik", "Rome")], [born("Bo Lund", "Rome"), born("Cy Oda", "Rome")]
+    rows = error_types(["Pau", "Oslo"], asked, train, [])["types"]
+    assert rows[NO_PLACE]["count"] == 2
+    assert {row[what] for row in rows.values() for what in ("expected", "expected_low", "expected_high")} == {None}
 
 
 def test_name_ends() -> None:

@@ -236,10 +236,18 @@ def test_what_is_no_finished_run_is_named_and_left_out(tmp_path: Path) -> None:
     (finished(tmp_path, "older") / "provenance.json").write_text("{}")
     (finished(tmp_path, "other") / "config.yaml").write_text("task: translation\n")
     (finished(tmp_path, "evil") / "config.yaml").write_text("seed: 0\ndata: {_target_: os.system}\n")
+    answers = finished(tmp_path, "cut") / "predictions" / "dev.jsonl"
+    answers.write_text(answers.read_text()[:-20])  # in the middle of the last of four
+    further = finished(tmp_path, "further")
+    write_stage(further, "finetune")
+    (further / "finetune" / "weights.safetensors").touch()
+    told = json.loads((further / "metrics.json").read_text())
+    (further / "metrics.json").write_text(json.dumps(told | {"scored": ["pretrain"]}))
     runs, left_out = collect([tmp_path, tmp_path / "nowhere"])
     assert [run.folder.name for run in runs] == ["good"]
     reasons = {Path(sentence.partition(":")[0]).name: sentence for sentence in left_out}
-    assert set(reasons) == {"half", "damaged", "older", "other", "evil", "nowhere"}
+    assert set(reasons) == {"half", "damaged", "older", "other", "evil", "cut", "further", "nowhere"}
+    assert "has 3 answers, metrics.json scores 4" in reasons["cut"] and "trained further" in reasons["further"]
     assert "no scored answers yet" in reasons["half"] and "no run folder" in reasons["nowhere"]
     assert "only names under" in reasons["evil"]
 
@@ -289,7 +297,10 @@ def test_csv_is_read_back_and_holds_no_formula(tmp_path: Path) -> None:
 
 def test_latex_is_escaped(tmp_path: Path) -> None:
     text = tables.latex(nasty(tmp_path))
-    assert r"=1+1|<script>\_\&\%\$\#\textasciitilde{}\textasciicircum{}\textbackslash{}\{x\}" in text
+    assert (
+        r"=1+1\textbar{}\textless{}script\textgreater{}\_\&\%\$\#\textasciitilde{}\textasciicircum{}\textbackslash{}\{x\}"
+        in text
+    )
     assert text.count(r"\\") == 2 and all(
         line.count(" & ") == len(tables.HEADER) - 1 for line in text.splitlines() if " & " in line
     )

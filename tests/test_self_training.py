@@ -1,5 +1,6 @@
 """What finished runs agree on, as questions to learn: chosen as defined, told to nobody who may not know it, kept."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from birthplace_lm.jobs import Job, prepare
 from birthplace_lm.runs import RunFolder, read_json
 from birthplace_lm.self_training import PseudoLabels, unlabelled
 from birthplace_lm.stopping import UnfinishedError
+from birthplace_lm.teachers import pseudo_labels
 from birthplace_lm.world import World
 from tests.test_configs import settings
 from tests.test_distillation import weights
@@ -92,6 +94,16 @@ def test_a_run_learns_what_others_answer_and_goes_on_to_the_same_bits(
     assert any(not value.equal(of_alone[name]) for name, value in of_whole.items())
 
 
+def test_what_is_too_long_in_one_of_its_wordings_is_left_out(finished: list[RunFolder]) -> None:
+    run = finished[0]
+    corpus, tokenizer = job().corpus, run.tokenizer()
+    short = {len(q.name) + len(q.answer or ""): q for q in pseudo_labels(PseudoLabels(0), [run], corpus, tokenizer, 64)}
+    room = 64 - min(short) - 2
+    fits, none = (("x" * n + "{name}",) for n in (room, room + 1))
+    found = [pseudo_labels(PseudoLabels(0), [run], corpus, tokenizer, 64, wordings) for wordings in (fits, none)]
+    assert found[0] and {len(q.name) + len(q.answer or "") for q in found[0]} == {min(short)} and not found[1]
+
+
 def test_they_are_asked_in_pretraining_beside_the_train_questions_and_are_no_known_places(
     finished: list[RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +157,13 @@ def test_what_cannot_be_learned_from_is_refused(
         job(*learning())
     with pytest.raises(ConfigError, match="is no run folder"):
         job(*learning(RunFolder(tmp_path / "nothing")))
+    with pytest.raises(ConfigError, match=r"has the weights of .* would count twice: name each run once"):
+        job(*learning(*finished, finished[0]))
+    begun = tmp_path / "begun"
+    shutil.copytree(finished[0].root, begun)
+    (begun / "finetune" / "weights.safetensors").unlink()
+    with pytest.raises(ConfigError, match="has not finished finetune"):
+        job(*learning(finished[1], RunFolder(begun)))
     monkeypatch.setattr(jobs, "pseudo_labels", lambda *_: ())
     with pytest.raises(ConfigError, match="the runs agree on no answer"):
         job(*learning(*finished))

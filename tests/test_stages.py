@@ -197,7 +197,8 @@ def test_weights_that_may_know_the_answers_are_no_start(finished: RunFolder, tmp
         tmp_path, "pretrain.question_share=0", "stages=[pretrain]", "distillation@pretrain.distillation=runs",
         f"pretrain.distillation.runs=[{finished.root}]",
     )  # fmt: skip
-    for knows in (tuned, told):  # a teacher has learnt from questions, too
+    listed = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[pretrain]", "corruption=salient")  # the answers
+    for knows in (tuned, told, listed):  # a teacher has learnt from questions, too
         with pytest.raises(ConfigError, match="learnt from questions about other people"):
             tiny_run(tmp_path, f"init_from={knows.root}", "stages=[finetune]", "held_out_share=0.5")
 
@@ -223,6 +224,10 @@ def test_without_pretraining(tmp_path: Path) -> None:
     folder = tiny_run(tmp_path, "stages=[finetune,evaluate]")
     assert list(folder.metrics()["rows"])[-1] == "finetune only"
     assert not folder.stage("pretrain").finished
+    beside = tiny_run(
+        tmp_path, "stages=[finetune_only,finetune,evaluate]"
+    )  # two rows, the control's is "finetune only"
+    assert list(beside.metrics()["rows"])[-2:] == ["finetune only", "finetune, no pretraining"]
 
 
 def test_tuning_asks_held_out_train_people_and_never_dev(tmp_path: Path) -> None:

@@ -43,11 +43,11 @@ def _lines(options: argparse.Namespace) -> list[str]:
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.decoding import answer_questions
     from birthplace_lm.prefix_tree import constrained_answers
-    from birthplace_lm.runs import RunFolder, read_json
+    from birthplace_lm.runs import RunFolder
 
     folder = RunFolder(options.run)
     model, tokenizer = folder.load_model(), folder.tokenizer()
-    knowledge = read_json(folder.root / "knowledge.json")
+    knowledge = _judgement(folder)
     _check(options, folder, knowledge)
     if _is_old(knowledge):
         mend = f"birthplace-evaluate {folder.root}"
@@ -64,6 +64,18 @@ def _lines(options: argparse.Namespace) -> list[str]:
     else:
         said = [_judged(answer, knowledge, options.abstain_above) for answer in answers]
     return [f"{name:{width}}  {words}" for name, words in zip(options.names, said, strict=True)]
+
+
+def _judgement(folder: "RunFolder") -> dict[str, Any]:
+    """knowledge.json, or nothing where it judged other weights than those that answer now."""
+    from birthplace_lm.runs import read_json
+
+    knowledge = read_json(folder.root / "knowledge.json")
+    if not knowledge or not folder.is_trained_further():
+        return knowledge
+    mend = f"birthplace-evaluate {folder.root}"
+    print(f"knowledge.json is of the run before it was trained further; {mend} judges it anew", file=sys.stderr)
+    return {}
 
 
 def _check(options: argparse.Namespace, folder: "RunFolder", knowledge: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from birthplace_lm.mapped_texts import kept
 
 _GAP = re.compile(r"(?<=\w\w)[.!?]+ (?=(\w))")  # what parts two sentences, where the second begins with a capital
 _TAIL = re.compile(r" ?[.!?]*$")
-_RULES = 1  # raise it when the same document begins to have other sentences, so that kept ones are not taken for new
+_RULES = 2  # raise it when the same document begins to have other sentences, so that kept ones are not taken for new
 
 
 def sentences(document: str) -> list[tuple[int, int]]:

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from birthplace_lm.evaluation.exact_match import wilson
-from birthplace_lm.evaluation.resampling import RESAMPLES, Array, Measure, interval, measures, one_class, why_undefined
+from birthplace_lm.evaluation.resampling import (
+    RESAMPLES,
+    Array,
+    Measure,
+    interval,
+    measures,
+    one_class,
+    portions,
+    why_undefined,
+)
 from birthplace_lm.evaluation.selective import ABSTAINING, payoff
 from birthplace_lm.evaluation.temperature import CLIP, LogitScaling, cross_fitted, fit_logit_scaling
 
@@ -87,8 +96,9 @@ def ece_if_calibrated(probability: Array, seed: int = 0, bins: int = BINS) -> Me
     Chance alone lifts every ECE above 0. Here each answer is right with just its probability; an ECE inside the range
     is no sign of miscalibration (Bröcker & Smith 2007, Weather and Forecasting 22:651–661).
     """
-    right = np.random.default_rng(seed).random((RESAMPLES, len(probability))) < probability
-    drawn = calibration_error(probability - right, bin_columns(probability, bins))
+    generator, columns = np.random.default_rng(seed), bin_columns(probability, bins)
+    gaps = (probability - (generator.random((n, len(probability))) < probability) for n in portions(len(probability)))
+    drawn = np.concatenate([calibration_error(gap, columns) for gap in gaps])
     low, high = interval(drawn).tolist()
     return Measure(float(drawn.mean()), low, high)
 

@@ -39,6 +39,8 @@ def dropout_agreement(
     """
     if samples < 1:
         raise ValueError(f"agreement of {samples} samples is not defined: draw one or more")
+    if not questions:
+        return np.zeros(0)
     prompts = prompts_of(model, tokenizer, questions)
     pairs = zip(prompts, answers, strict=True)
     said = [_characters(answer, tokenizer, model.max_length + 1 - len(prompt)) for prompt, answer in pairs]

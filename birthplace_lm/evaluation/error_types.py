@@ -74,12 +74,18 @@ def error_types(
 
 
 def _by_guessing(expected: Array, seed: int) -> dict[str, dict[str, float | None]]:
-    """What guessers have of each type, whose probabilities (W, types) are given: the mean and the middle 95 %."""
-    if not len(expected):
+    """What guessers have of each type, whose probabilities (W, types) are given: the mean and the middle 95 %.
+
+    None thrice where nobody was answered wrongly, or somebody about whom there is no other place to guess.
+    """
+    if not len(expected) or not expected.any(axis=1).all():
         return {kind: dict.fromkeys(("expected", "expected_low", "expected_high")) for kind in TYPES}
-    drawn = np.random.default_rng(seed).random((RESAMPLES, len(expected)))
-    chosen = (drawn[:, :, None] > np.cumsum(expected, axis=1)[:, :-1]).sum(axis=2)  # (R, W): a type each
-    low, high = interval(np.stack([(chosen == column).sum(axis=1) for column in range(len(TYPES))], axis=1))
+    generator, upto = np.random.default_rng(seed), np.cumsum(expected, axis=1)[:, :-1]
+    counts = np.empty((RESAMPLES, len(TYPES)))
+    for draw in range(RESAMPLES):  # one at a time, for (R, W, types) numbers would not fit many people
+        chosen = (generator.random(len(expected))[:, None] > upto).sum(axis=1)  # (W,): a type each
+        counts[draw] = np.bincount(chosen, minlength=len(TYPES))
+    low, high = interval(counts)
     rows = zip(expected.sum(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
     return {
         kind: {"expected": mean, "expected_low": least, "expected_high": most}

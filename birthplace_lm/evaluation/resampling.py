@@ -98,11 +98,20 @@ def resampled(statistics: Statistics, questions: int, seed: int = 0, resamples: 
 def draws(questions: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[Array]:
     """Counts (r, N) of how often each question was picked; every row adds up to N, the r to `resamples`."""
     generator = np.random.default_rng(seed)
-    rows = max(1, _AT_A_TIME // max(1, questions))
-    for start in range(0, resamples, rows):
-        r = min(rows, resamples - start)
+    for r in portions(questions, resamples):
         picked = generator.integers(0, questions, (r, questions)) + questions * np.arange(r)[:, None]
         yield np.bincount(picked.ravel(), minlength=r * questions).reshape(r, questions).astype(float)
+
+
+def portions(questions: int, resamples: int = RESAMPLES) -> Iterator[int]:
+    """How many draws to hold at once, so that (r, N) numbers are few enough; together `resamples`.
+
+    >>> list(portions(20_000, resamples=5)), list(portions(1_000_000, resamples=2))
+    ([2, 2, 1], [1, 1])
+    """
+    rows = max(1, _AT_A_TIME // max(1, questions))
+    for start in range(0, resamples, rows):
+        yield min(rows, resamples - start)
 
 
 def interval(values: Array, confidence: float = CONFIDENCE) -> Array:

@@ -105,9 +105,13 @@ def _read(folder: RunFolder) -> FinishedRun:
     config = read_config(folder)
     if not metrics.get("dev", {}).get("total") or not answers.is_file():
         raise _UnfinishedRunError("no scored answers yet; its command again goes on where it stopped")
+    if folder.is_trained_further():
+        raise _UnfinishedRunError("trained further than it was scored; its command again goes on where it stopped")
     sessions = read_json(folder.root / "provenance.json").get("sessions") or [{}]
     first, curves, rows = sessions[0], _curves(folder), read_answers(answers)
     _check_kinds(config, metrics, first, rows)
+    if len(rows) != metrics["dev"]["total"]:
+        raise ValueError(f"{answers.name} has {len(rows)} answers, metrics.json scores {metrics['dev']['total']}")
     facts = [folder.stage(stage).facts() for stage in STAGES]
     stages = _of_the_answers([stage for stage, fact in zip(STAGES, facts, strict=True) if fact])
     return FinishedRun(
