@@ -114,17 +114,15 @@ class RunFolder:
 
     def answering_stages(self) -> list[str]:
         """The finished stages whose answers are scored: finetuned ones, the control among them, or the last."""
-        tuned = [name for name in ("finetune_only", "finetune") if self.stage(name).finished]
-        return tuned or [self.final_stage()]
+        return [name for name in ("finetune_only", "finetune") if self.stage(name).finished] or [self.final_stage()]
 
     def is_scored(self) -> bool:
         """Whether all that answers was asked, judged and told: metrics.json says so of each stage at the very end."""
-        metrics = self.metrics()
         if not any(self.stage(name).finished for name in STAGES):
             return False
-        if "scored" not in metrics:  # of an earlier version, which wrote the card last
+        if "scored" not in (metrics := self.metrics()):  # of an earlier version, which wrote the card last
             return "rows" in metrics and (self.root / "knowledge.json").is_file()
-        return set(self.answering_stages()) <= set(metrics["scored"])
+        return not self.is_trained_further()
 
     def is_trained_further(self) -> bool:
         """Whether other weights answer now than those that were asked; earlier versions do not tell."""
