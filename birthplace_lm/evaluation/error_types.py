@@ -17,6 +17,7 @@ places whatever the person, which is what a guesser makes.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -124,23 +125,28 @@ def _typer(
     documents: Sequence[str],
     countries: Mapping[str, str] | None,
 ) -> Typed:
-    """The rule that names the type of a wrong answer; what it looks up is gathered once."""
+    """The rule that names the type of a wrong answer; what it looks up is gathered once, that about a person too."""
     ranked = [place for place, _ in places_by_frequency(train)]
     known, frequent = set(ranked), set(ranked[:_MOST_FREQUENT])
     owned = documents_by_name((question.name for question in questions), documents)
     namesakes = _namesakes(train)
     country_of = countries or {}
 
-    def typed(question: Question, prediction: str) -> str:
+    @cache
+    def about(question: Question) -> tuple[str, set[str], str | None]:
         told = owned.get(question.name, "")[len(question.name) :]
         if question.answer:  # "New York" of "New York City" is a part of the right answer, no other place
             told = told.replace(question.answer, "·")
+        of_namesakes = set[str]().union(*(namesakes.get(end, ()) for end in name_ends(question.name)))
+        return told, of_namesakes, country_of.get(question.answer or "")
+
+    def typed(question: Question, prediction: str) -> str:
+        told, of_namesakes, country = about(question)
         if names_place(told, prediction):
             return OWN
-        if any(prediction in namesakes[end] for end in name_ends(question.name)):
+        if prediction in of_namesakes:
             return NAMESAKE
-        country = country_of.get(prediction)
-        if country is not None and country == country_of.get(question.answer or ""):
+        if country is not None and country == country_of.get(prediction):
             return COUNTRY
         return FREQUENT if prediction in frequent else KNOWN if prediction in known else NO_PLACE
 
