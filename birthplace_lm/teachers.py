@@ -135,7 +135,7 @@ def check_start(source: RunFolder, sha256: str, holds_out: bool) -> None:
         raise ConfigError(
             f"{source.root} has {learnt}, or another split of them, so it may know what is asked for here: name the "
             "data that it was made from, the same held_out_share and hold_out_people (most shortly its experiment=), "
-            "or start from a pretraining without questions"
+            "or start from a pretraining without questions and without a list of answers (corruption.gazetteer)"
         )
 
 

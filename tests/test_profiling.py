@@ -106,6 +106,7 @@ def test_a_profile_on_a_gpu_has_every_kernel_once_and_nothing_else() -> None:
     aside = [event("Optimizer.step", 500, annotation=True), event("cudaGraphLaunch", 70, device="CPU")]
     found = kernels.kernels_of([*of_steps, event("flash_fwd", 120), *aside], steps=2)
     assert [(k.name, k.microseconds, k.launches) for k in found] == [("flash_fwd", 60, 0.5), ("nvjet_a", 50, 2)]
+    assert "0 kernels a step take 0.00 ms" in kernels.markdown([], 0.25, "A step")
     table = kernels.markdown(found, 0.25, "A step")
     assert "2 kernels a step take 0.11 ms of its 0.25 ms" in table
     assert "| attention | 0.060 | 54.5% | 0 |" in table and "| matrix products | 0.050 | 45.5% | 2 |" in table

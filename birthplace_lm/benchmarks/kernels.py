@@ -68,7 +68,7 @@ def profile_steps(way: Replayed, steps: int) -> tuple[list[Kernel], float]:
 
 def markdown(kernels: Sequence[Kernel], step_milliseconds: float, heading: str, top: int = 25) -> str:
     """Kinds with their longest kernels, then the longest kernels of all; shares are of the time in kernels."""
-    total = sum(kernel.microseconds for kernel in kernels)
+    total = sum(kernel.microseconds for kernel in kernels) or 1.0  # where the profiler cannot see the GPU
     lines = [
         f"# {heading}", "",
         f"{sum(kernel.launches for kernel in kernels):,.0f} kernels a step take {total / 1000:.2f} ms of its "
