@@ -66,6 +66,17 @@ def test_products_are_counted_for_the_layers_that_they_belong_to(profile: Profil
     assert not [what for what, name in profile.calls if name in ("aten::mm", "aten::addmm") and what not in linear]
 
 
+def test_in_bfloat16_there_are_the_same_products(profile: Profile) -> None:
+    tokenizer = tokenizer_of(CORPUS)
+    model = tiny(vocabulary_size=len(tokenizer), block_size=BLOCK)
+    way = Bare(CORPUS.documents * 12, tokenizer, model, BLOCK, 16 * MICRO_BATCHES, bfloat16=True)
+    found = profiling.profile_step(way)
+    for group in (ATTENTION, MLP, EMBEDDING):
+        one, other = (p.calls[group, "aten::mm"] + p.calls[group, "aten::addmm"] for p in (found, profile))
+        assert one == other, group
+    assert found.calls[MLP, "aten::_to_copy"] > profile.calls[MLP, "aten::_to_copy"]
+
+
 def test_gradients_of_several_micro_batches_are_added_up(profile: Profile) -> None:
     assert profile.calls[ADDING, "aten::add_"] + profile.calls[ADDING, "aten::add"] > 0
     assert {what for what, name in profile.calls if "AccumulateGrad" in name} == {ADDING}

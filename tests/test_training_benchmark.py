@@ -237,7 +237,8 @@ def test_the_command_prints_and_writes_what_it_measured(tmp_path: Path, capsys: 
     assert "litgpt is left out: it has no ReLU²" in printed and list(figures["missing"]) == ["litgpt"]
     assert figures["training"][0]["ratio"] == 1.0 and figures["decoding"]["questions"] == 3
     assert "GFLOP/s" in printed and "Lightning adds" in printed and "3 questions" in table.read_text()
-    assert "| attention |" in profile.read_text() and "small, 4 examples" in profile.read_text()
+    both = profile.read_text()
+    assert both.count("| attention |") == 2 and "small, 4 examples" in both and both.count(", bfloat16\n") == 1
 
 
 def test_a_process_is_told_to_measure_what_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

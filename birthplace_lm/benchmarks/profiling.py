@@ -64,12 +64,13 @@ def _step(way: Bare, next_batch: Callable[[], Batch]) -> None:
         batch = next_batch()
     with record_function(OPTIMIZER):
         way.optimizer.zero_grad()
-    for x, y in zip(batch.inputs, batch.targets, strict=True):
-        logits = way.model(x).flatten(0, 1)  # (B·T, V)
-        with record_function(EMBEDDING):
-            loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum") / batch.n_targets
-        with record_function(REST):
-            loss.backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=way.bfloat16):
+        for x, y in zip(batch.inputs, batch.targets, strict=True):
+            logits = way.model(x).flatten(0, 1)  # (B·T, V)
+            with record_function(EMBEDDING):
+                loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum") / batch.n_targets
+            with record_function(REST), torch.autocast("cpu", enabled=False):
+                loss.backward()
     with record_function(CLIPPING):
         torch.nn.utils.clip_grad_norm_(way.model.parameters(), CLIP)
     with record_function(OPTIMIZER):

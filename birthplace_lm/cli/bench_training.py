@@ -183,10 +183,13 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
     from birthplace_lm.benchmarks.ways.bare import Bare
     from birthplace_lm.replacing import replace_file
 
-    way = training.make(training.BARE, model, recording)
-    assert isinstance(way, Bare)
     heading = f"{_of_what(options)}, {options.threads} thread{'s' if options.threads > 1 else ''}"
-    replace_file(options.profile, profiling.markdown(profiling.profile_step(way), heading))
+    parts = []
+    for name in [way for way in ("bare", "bfloat16") if way in options.ways] or ["bare"]:
+        way = training.make(*training.names_of(name), model, recording)
+        assert isinstance(way, Bare)
+        parts.append(profiling.markdown(profiling.profile_step(way), heading + ", bfloat16" * way.bfloat16))
+    replace_file(options.profile, "\n".join(parts))
 
 
 def _profile_gpu(options: argparse.Namespace, model: "Transformer", recording: "Recording") -> None:
