@@ -185,8 +185,9 @@ def _profile(options: argparse.Namespace, model: "Transformer", recording: "Reco
 
     heading = f"{_of_what(options)}, {options.threads} thread{'s' if options.threads > 1 else ''}"
     parts = []
-    for name in [way for way in ("bare", "bfloat16") if way in options.ways] or ["bare"]:
-        way = training.make(*training.names_of(name), model, recording)
+    chosen = {"bare": training.BARE, "bfloat16": training.BFLOAT16}
+    for name in [chosen[way] for way in chosen if way in options.ways] or [training.BARE]:
+        way = training.make(name, model, recording)
         assert isinstance(way, Bare)
         parts.append(profiling.markdown(profiling.profile_step(way), heading + ", bfloat16" * way.bfloat16))
     replace_file(options.profile, "\n".join(parts))
