@@ -122,11 +122,11 @@ class RunFolder:
             return False
         if "scored" not in (metrics := self.metrics()):  # of an earlier version, which wrote the card last
             return "rows" in metrics and (self.root / "knowledge.json").is_file()
-        return not self.is_trained_further()
+        return not self.is_trained_further(metrics)
 
-    def is_trained_further(self) -> bool:
-        """Whether other weights answer now than those that were asked; earlier versions do not tell."""
-        scored = self.metrics().get("scored")
+    def is_trained_further(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether other weights answer now than metrics.json tells of; earlier versions do not say."""
+        scored = metrics.get("scored")
         return scored is not None and not set(self.answering_stages()) <= set(scored)
 
     def seconds_of_training(self) -> float:

@@ -71,7 +71,7 @@ def _judgement(folder: "RunFolder") -> dict[str, Any]:
     from birthplace_lm.runs import read_json
 
     knowledge = read_json(folder.root / "knowledge.json")
-    if not knowledge or not folder.is_trained_further():
+    if not knowledge or not folder.is_trained_further(folder.metrics()):
         return knowledge
     mend = f"birthplace-evaluate {folder.root}"
     print(f"knowledge.json is of the run before it was trained further; {mend} judges it anew", file=sys.stderr)

@@ -109,7 +109,7 @@ def _answer_file(options: argparse.Namespace) -> None:
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.corpus import read_questions
     from birthplace_lm.decoding import answer_questions
-    from birthplace_lm.evaluation.exact_match import in_one_line, score, write_predictions
+    from birthplace_lm.evaluation.exact_match import without_breaks, score, write_predictions
     from birthplace_lm.runs import RunFolder
 
     folder = RunFolder(options.run)
@@ -121,7 +121,7 @@ def _answer_file(options: argparse.Namespace) -> None:
     if options.out:
         write_predictions(options.out, predictions)
     else:
-        print("\n".join(map(in_one_line, predictions)))
+        print("\n".join(map(without_breaks, predictions)))
     if questions[0].answer is not None:
         result = score(predictions, questions)
         low, high = result["wilson95"]

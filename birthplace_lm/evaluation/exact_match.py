@@ -141,13 +141,13 @@ def write_predictions(path: str | Path, predictions: Sequence[str]) -> None:
 
     The format has no escape: a line break inside a prediction becomes a space, so that line 7 stays question 7.
     """
-    replace_file(Path(path), "".join(f"{in_one_line(prediction)}\n" for prediction in predictions))
+    replace_file(Path(path), "".join(f"{without_breaks(prediction)}\n" for prediction in predictions))
 
 
-def in_one_line(prediction: str) -> str:
+def without_breaks(prediction: str) -> str:
     """With a space for every line break.
 
-    >>> in_one_line("New\\nYork")
+    >>> without_breaks("New\\nYork")
     'New York'
     """
     return re.sub(r"\r\n?|\n", " ", prediction)

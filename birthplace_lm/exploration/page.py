@@ -138,8 +138,8 @@ def _chance(setting: Mapping[str, Any]) -> str:
     if not setting["apart"]:
         return told
     return (
-        f"{told} Here a value has to learn first which key stands before it. That takes two layers, and longer "
-        "trainings than these, which end where the share stays level."
+        f"{told} Here a value has to learn first which key stands before it, which takes two layers; who is at that "
+        "share had not found it when the share stayed level and the training ended."
     )
 
 

@@ -105,7 +105,7 @@ def _read(folder: RunFolder) -> FinishedRun:
     config = read_config(folder)
     if not metrics.get("dev", {}).get("total") or not answers.is_file():
         raise _UnfinishedRunError("no scored answers yet; its command again goes on where it stopped")
-    if folder.is_trained_further():
+    if folder.is_trained_further(metrics):
         raise _UnfinishedRunError("trained further than it was scored; its command again goes on where it stopped")
     sessions = read_json(folder.root / "provenance.json").get("sessions") or [{}]
     first, curves, rows = sessions[0], _curves(folder), read_answers(answers)
