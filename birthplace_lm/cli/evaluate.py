@@ -109,7 +109,7 @@ def _answer_file(options: argparse.Namespace) -> None:
     from birthplace_lm.composing import as_config_errors
     from birthplace_lm.corpus import read_questions
     from birthplace_lm.decoding import answer_questions
-    from birthplace_lm.evaluation.exact_match import without_breaks, score, write_predictions
+    from birthplace_lm.evaluation.exact_match import score, without_breaks, write_predictions
     from birthplace_lm.runs import RunFolder
 
     folder = RunFolder(options.run)
