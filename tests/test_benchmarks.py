@@ -13,6 +13,7 @@ from birthplace_lm.cli import bench
 from birthplace_lm.cli.bench_parts import model_of
 from birthplace_lm.composing import build, config_folder
 from tests.helpers import option, roughened, small_corpus, tiny, tokenizer_of
+from tests.test_stages import tiny_run
 
 CORPUS = small_corpus()
 TOKENIZER = tokenizer_of(CORPUS)
@@ -22,6 +23,52 @@ def test_both_ways_of_decoding_give_the_same_answers() -> None:
     model = roughened(tiny(vocabulary_size=len(TOKENIZER), block_size=128)).double()
     figures = decoding.compare(model, TOKENIZER, [question.text for question in CORPUS.train], sample=5)
     assert figures["same_answers"] == figures["compared"] == 5
+
+
+def test_the_products_of_answers_are_those_of_their_positions() -> None:
+    """One by one: 32 passes over all so far. At once with a cache: every position of a row once at most."""
+    model = tiny(vocabulary_size=len(TOKENIZER), block_size=128)
+    torch.nn.init.zeros_(model.head.weight)  # so no answer ends: the first of equal ones is PAD
+    questions = ["Where was Ada born?", "Where was Bo born?"]
+    figures = decoding.compare(model, TOKENIZER, questions, sample=2)
+    linear = sum(2 * m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
+    width, layers = model.characters.embedding_dim, len(model.blocks)
+
+    def slow(n: int) -> int:
+        """A pass over n positions: products with weights, then scores and mixed values of a triangle or a square."""
+        seen = n * (n + 1) // 2 if n > 16 else n * n  # few positions have no fused kernel
+        return n * linear + layers * 4 * seen * width
+
+    lengths = [len(question) + 1 for question in questions]
+    assert figures["one_by_one_operations"] == sum(slow(n + i) for n in lengths for i in range(32))
+    at_least = (lengths[0] + 31) * (linear - 2 * model.head.weight.numel())  # of one row alone
+    assert at_least < figures["batched_operations"] < figures["one_by_one_operations"] / 10
+
+
+def test_one_by_one_is_measured_on_a_sample_and_scaled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))  # whatever is measured takes one second
+    model = tiny(vocabulary_size=len(TOKENIZER), block_size=128)
+    questions = [question.text for question in CORPUS.train][:6]
+    figures, all_asked = (decoding.compare(model, TOKENIZER, questions, 3, sample) for sample in (2, 6))
+    assert (figures["batched_seconds"], figures["one_by_one_seconds"], figures["ratio"]) == (1.0, 3.0, 3.0)
+    assert (figures["compared"], all_asked["compared"]) == (2, 6) and all_asked["ratio"] == 1.0
+    assert figures["batched_operations"] == all_asked["batched_operations"]
+
+
+def test_decoding_is_measured_of_a_new_model_and_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run(tmp_path / "runs", "stages=[pretrain,finetune]")
+    out, table, profile = (tmp_path / name for name in ("found.json", "found.md", "profile.md"))
+    for which in (["--model", "small"], ["--start-from", str(run.root)]):
+        written = ["--out", str(out), "--markdown", str(table), "--profile", str(profile)]
+        bench.main(["decoding", *which, "--questions", "3", "--repetitions", "2", *written])
+        found = json.loads(out.read_text())["decoding"]
+        assert found["questions"] == found["compared"] == found["same_answers"] == 3
+        assert "3 questions: " in capsys.readouterr().out and "| one by one, everything again |" in table.read_text()
+        assert f"{which[1]}, 3 questions" in profile.read_text()
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["decoding", "--start-from", str(run.root), "--questions", "0"])
+    assert ended.value.code and "give --questions 1 or more" in capsys.readouterr().err
 
 
 def test_padding_is_no_part_of_an_answer_either_way() -> None:

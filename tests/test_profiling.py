@@ -9,6 +9,7 @@ from birthplace_lm.benchmarks import kernels, profiling
 from birthplace_lm.benchmarks.profiling import (
     ADDING,
     ATTENTION,
+    CHOOSING,
     CLIPPING,
     DATA,
     EMBEDDING,
@@ -21,6 +22,7 @@ from birthplace_lm.benchmarks.profiling import (
 )  # fmt: skip
 from birthplace_lm.benchmarks.ways.bare import Bare
 from birthplace_lm.benchmarks.ways.replayed import Replayed
+from birthplace_lm.decoding import answer_questions
 from tests.helpers import small_corpus, tiny, tokenizer_of
 
 CORPUS = small_corpus()
@@ -87,8 +89,28 @@ def test_the_table_has_a_row_a_group_and_adds_up(profile: Profile) -> None:
     assert sum(profile.of_group(group) for group in GROUPS) == pytest.approx(sum(profile.milliseconds.values()))
     assert sum(ms for _, ms, _ in profile.operations()) == pytest.approx(sum(profile.milliseconds.values()))
     page = profiling.markdown(profile, "Where it goes", overall=3)
-    assert page.startswith("# Where it goes\n") and all(f"| {group} |" in page for group in GROUPS)
+    assert page.startswith("# Where it goes\n") and "one optimizer step" in page
+    assert [f"| {group} |" in page for group in GROUPS] == [group != CHOOSING for group in GROUPS]
     assert len(page.split("| operation |")[1].splitlines()) == 2 + 3
+
+
+def test_answers_are_profiled_with_the_products_of_every_pass_and_what_chooses_between_them() -> None:
+    tokenizer, questions = tokenizer_of(CORPUS), [question.text for question in CORPUS.train]
+    model = tiny(vocabulary_size=len(tokenizer), block_size=128)
+    passes: list[None] = []
+    counting = model.register_forward_pre_hook(lambda *_: passes.append(None))
+    answer_questions(model, tokenizer, questions)
+    counting.remove()
+    found = profiling.profile_answers(model, tokenizer, questions)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    products = {group: found.calls[group, "aten::mm"] + found.calls[group, "aten::addmm"] for group in GROUPS}
+    assert products[MLP] == products[ATTENTION] == 2 * LAYERS * len(passes) and products[EMBEDDING] == len(passes)
+    assert found.calls[CHOOSING, "aten::_log_softmax"] == len(passes) - 1  # not of what all questions begin with
+    assert {what for what, _ in found.calls} == {ATTENTION, MLP, NORMS, EMBEDDING, CHOOSING}
+    page = profiling.markdown(found, "Answers", "answering all of them once")
+    assert (
+        "Self CPU time of answering all of them once." in page and f"| {CHOOSING} |" in page and OPTIMIZER not in page
+    )
 
 
 def test_operations_are_sorted_and_summed_over_groups() -> None:

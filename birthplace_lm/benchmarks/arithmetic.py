@@ -47,8 +47,13 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = function(*args, **(kwargs or {}))
         packet = function._overloadpacket
+        if torch.is_inference_mode_enabled() and packet not in flop_registry and packet not in _OWN_COUNTS:
+            with self:  # where no gradient is recorded what consists of others, as a linear layer does, comes whole
+                out = function.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        out = function(*args, **(kwargs or {}))
         if packet in _OWN_COUNTS:
             self._count(*_OWN_COUNTS[packet](args, kwargs or {}))
         elif packet in flop_registry:

@@ -1,4 +1,4 @@
-"""Where the time of one training step goes: every operation, forward and backward, by what it is for.
+"""Where the time of a training step or of answering questions goes: every operation, by what it is for.
 
 The profiler tells operations and how they are nested. What an operation of the forward pass is for, a label around it
 says; one of the backward pass is for what the operation was for whose gradient it computes, which autograd numbers.
@@ -17,14 +17,18 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from birthplace_lm.benchmarks.ways import CLIP
 from birthplace_lm.benchmarks.ways.bare import Bare
+from birthplace_lm.decoding import answer_questions
 from birthplace_lm.layouts import IGNORE, Batch
+from birthplace_lm.tokenizer import CharTokenizer
+from birthplace_lm.transformer import Transformer
 
 DATA, EMBEDDING, ATTENTION, MLP = "data", "embedding, output and loss", "attention", "MLP"
 NORMS, ADDING, CLIPPING, OPTIMIZER = "norms, dropout, residuals", "adding up gradients", "clipping", "optimizer"
-REST = "rest: autograd and Python"
-GROUPS = (DATA, EMBEDDING, ATTENTION, MLP, NORMS, ADDING, CLIPPING, OPTIMIZER, REST)
+CHOOSING, REST = "choosing characters, dropping rows", "rest: autograd and Python"
+GROUPS = (DATA, EMBEDDING, ATTENTION, MLP, NORMS, ADDING, CLIPPING, OPTIMIZER, CHOOSING, REST)
 _BACKWARD = "autograd::engine::evaluate_function: "
 _BETWEEN = "(Python between operations)"
+_OF_A_STEP = "one optimizer step, forward and backward pass together"
 
 
 @dataclass
@@ -55,6 +59,14 @@ def profile_step(way: Bare) -> Profile:
         _step(way, lambda: next(batches))
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
             _step(way, lambda: next(batches))
+    return _sorted_out(recorded.events() or [])
+
+
+def profile_answers(model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str]) -> Profile:
+    """All questions answered at once, the second time: the first one allocates."""
+    answer_questions(model, tokenizer, questions)
+    with _labelled(model), profile(activities=[ProfilerActivity.CPU]) as recorded, record_function(CHOOSING):
+        answer_questions(model, tokenizer, questions)
     return _sorted_out(recorded.events() or [])
 
 
@@ -147,14 +159,18 @@ def _backward(event: Any) -> Any:
     return event
 
 
-def markdown(found: Profile, heading: str, top: int = 5, overall: int = 20) -> str:
-    """Groups with their longest operations, then the longest of all; shares are of the step's processor time."""
+def markdown(found: Profile, heading: str, of: str = _OF_A_STEP, top: int = 5, overall: int = 20) -> str:
+    """Groups with their longest operations, then the longest of all; shares are of the processor time of what it is of.
+
+    What the way to do it has no operations for has no row.
+    """
     total = sum(found.milliseconds.values())
     lines = [
-        f"# {heading}", "", "Self CPU time of one optimizer step, forward and backward pass together.", "",
+        f"# {heading}", "", f"Self CPU time of {of}.", "",
         "| what for | ms | share | longest operations, ms |", "|---|---:|---:|---|",
     ]  # fmt: skip
-    for group in sorted(GROUPS, key=lambda group: -found.of_group(group)):
+    computed = {what for what, _ in found.milliseconds}
+    for group in sorted(computed, key=lambda group: -found.of_group(group)):
         longest = ", ".join(f"{name} {ms:.1f}" for name, ms, _ in found.operations(group)[:top])
         lines.append(f"| {group} | {found.of_group(group):,.1f} | {found.of_group(group) / total:.1%} | {longest} |")
     lines += [f"| all | {total:,.1f} | 100% | |", "", "| operation | ms | share | calls |", "|---|---:|---:|---:|"]

@@ -6,24 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from birthplace_lm.cli import bench_layers, bench_training
+from birthplace_lm.cli import bench_decoding, bench_layers, bench_training
 
 COLUMNS = ("parameters", "flops", "cache", "speed", "lookup")  # of `facts`
 WAYS = ("textbook", "bare", "lightning", "bfloat16", "transformers", "x-transformers", "litgpt")  # of `training`
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure one of six things; everything is a median of repetitions by turns.
+    """Measure one of seven things; everything is a median of repetitions by turns.
 
     training: a textbook loop, this package bare and through Lightning, other libraries on the same batches, then
     decoding. gpu: the first three on a GPU. jobs: trainings of one thread side by side against one of as many threads.
+    decoding: questions answered all at once with a cache against one by one, by a new model or by a run.
     attention: one layer of every attention against vanilla's, forward and backward, beside what its arithmetic says.
     peers: our layers against x-transformers', same weights. facts: the table of birthplace_lm/attention/README.md.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.what in ("training", "gpu", "jobs") and len(options.attention or ()) > 1:
-        parser.error(f"{options.what} trains one attention: choose one of {', '.join(options.attention)}")
+    if options.what in _MODELS and len(options.attention or ()) > 1:
+        parser.error(f"{options.what} has one model: choose one of {', '.join(options.attention)}")
     for name, measures in _READ_BY.items():
         if getattr(options, name) != parser.get_default(name) and options.what not in measures:
             parser.error(f"{options.what} does not read --{name.replace('_', '-')}: that is for {', '.join(measures)}")
@@ -50,6 +51,7 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]]
     "training": bench_training.training,
     "gpu": bench_training.gpu,
     "jobs": bench_training.jobs,
+    "decoding": bench_decoding.decoding,
     "attention": bench_layers.attention,
     "peers": bench_layers.peers,
     "facts": bench_layers.facts,
@@ -57,11 +59,14 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]]
 
 
 _STEPS = ("training", "gpu", "jobs")
+_MODELS = (*_STEPS, "decoding")
 _READ_BY = {  # which measures read an option; the others are read by all
-    "attention": (*_STEPS, "attention", "facts"),
-    **dict.fromkeys(("data", "model", "start_from", "dropout", "batch_size", "steps"), _STEPS),
-    **dict.fromkeys(("ways", "memory", "apart", "questions"), ("training",)),
-    "profile": ("training", "gpu"),
+    "attention": (*_MODELS, "attention", "facts"),
+    **dict.fromkeys(("data", "model", "start_from"), _MODELS),
+    **dict.fromkeys(("dropout", "batch_size", "steps"), _STEPS),
+    **dict.fromkeys(("ways", "memory", "apart"), ("training",)),
+    "questions": ("training", "decoding"),
+    "profile": ("training", "gpu", "decoding"),
     "seconds": ("jobs",),
     **dict.fromkeys(("lengths", "patience", "tokens"), ("attention",)),
     **dict.fromkeys(("only", "lookup", "folder"), ("facts",)),
@@ -75,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attention",
         nargs="+",
         metavar="NAME",
-        help="files of configs/attention (training, gpu, jobs: one, by default vanilla; attention, facts: all)",
+        help="files of configs/attention (attention, facts: by default all; the others have one, by default vanilla)",
     )
     parser.add_argument("--repetitions", type=_positive, default=5, metavar="N", help="of each, in turn (default: 5)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="of a process (default: as torch has them)")
@@ -87,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    training = parser.add_argument_group("training, gpu and jobs (some as they say for one of them)")
+    training = parser.add_argument_group("training, gpu, jobs and decoding (some as they say for one of them)")
     training.add_argument("--data", metavar="FOLDER", help="the four files (default: an invented world)")
     training.add_argument("--model", help="a file of configs/model (default: cs224n)")
     training.add_argument(
@@ -112,13 +117,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="training: a process a way, and only ours set up as birthplace-train sets up its own",
     )
-    training.add_argument("--profile", type=Path, metavar="FILE", help="training, gpu: write where a step's time goes")
+    training.add_argument(
+        "--profile", type=Path, metavar="FILE", help="training, gpu, decoding: write where the time goes"
+    )
     training.add_argument(
         "--questions",
         type=_natural,
         default=500,
         metavar="N",
-        help="training: to decode, by a new model or the run started from (default: 500)",
+        help="training, decoding: to answer, by a new model or the run started from (default: 500)",
     )
     training.add_argument("--seconds", type=float, default=20.0, metavar="S", help="jobs: a turn (default: 20)")
 

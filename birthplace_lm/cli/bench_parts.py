@@ -1,10 +1,11 @@
-"""What the measures of birthplace-bench share: configuration files by name, models of them, rows as they come."""
+"""What the measures of birthplace-bench share: configuration files and models of them, people, rows as they come."""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from birthplace_lm.corpus import Corpus
     from birthplace_lm.transformer import Transformer
 
 
@@ -41,6 +42,18 @@ def model_of(attention: str, model: str, dropout: float | None = None) -> "Calla
     if dropout is not None:
         parts["model"]["dropout"] = dropout
     return lambda vocabulary_size: build_model(parts, vocabulary_size)
+
+
+def corpus_of(options: argparse.Namespace) -> "Corpus":
+    """The people of a folder, or of the run to start from, or an invented world of as many as the real one has."""
+    from birthplace_lm import run_corpus
+    from birthplace_lm.runs import RunFolder
+    from birthplace_lm.sources import Folder
+    from birthplace_lm.world import World
+
+    if options.start_from:
+        return run_corpus.corpus_of(RunFolder(options.start_from), options.data)
+    return Folder(options.data).corpus() if options.data else World(people=2937).corpus()
 
 
 def printed(rows: Iterator[dict[str, Any]], line: Callable[[Mapping[str, Any]], str]) -> list[dict[str, Any]]:

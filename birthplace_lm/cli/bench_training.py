@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from birthplace_lm.cli.bench_parts import config, machine, model_of
+from birthplace_lm.cli.bench_decoding import questions_for
+from birthplace_lm.cli.bench_parts import config, corpus_of, machine, model_of
 
 if TYPE_CHECKING:
     from birthplace_lm.benchmarks.training import Timing
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Every way to train that can be had here, then decoding: figures, and their table."""
-    from birthplace_lm.benchmarks import training, training_table
+    from birthplace_lm.benchmarks import decoding, training, training_table
     from birthplace_lm.callbacks import quieten_lightning
     from birthplace_lm.sources import sha256_of_corpus
 
@@ -35,6 +36,7 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         timings = training.compare(ways, options.steps, options.repetitions, rate.measure, timed)
     _profile(options, model, recording)
     rows = training_table.rows(timings, rate.rates, _memory(ways, options))
+    asked = questions_for(options, corpus)
     figures = {
         **machine(sha256_of_corpus(corpus)),
         "libraries": _libraries(),
@@ -43,7 +45,7 @@ def training(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "training": rows,
         "matmul_rate": rate.rates,
         "lightning_overhead": training_table.lightning_overhead(timings),
-        "decoding": _decoding(options, corpus),
+        "decoding": decoding.compare(*asked, options.repetitions) if asked else None,
     }
     told = _told(figures, timings, model)
     print(training_table.text(rows) + told, end="")
@@ -78,18 +80,6 @@ def jobs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     print(told, end="")
     where = machine(sha256_of_corpus(corpus))
     return {**where, "jobs": figures}, "".join(f"    {line}\n" for line in told.splitlines())
-
-
-def corpus_of(options: argparse.Namespace) -> "Corpus":
-    """The people of a folder, or of the run to start from, or an invented world of as many as the real one has."""
-    from birthplace_lm import run_corpus
-    from birthplace_lm.runs import RunFolder
-    from birthplace_lm.sources import Folder
-    from birthplace_lm.world import World
-
-    if options.start_from:
-        return run_corpus.corpus_of(RunFolder(options.start_from), options.data)
-    return Folder(options.data).corpus() if options.data else World(people=2937).corpus()
 
 
 def material(options: argparse.Namespace, corpus: "Corpus") -> "tuple[Transformer, Recording]":
@@ -211,29 +201,11 @@ def _of_what(options: argparse.Namespace) -> str:
     return f"Where the time of a training step goes: {which}, {options.batch_size} examples"
 
 
-def _decoding(options: argparse.Namespace, corpus: "Corpus") -> dict[str, Any] | None:
-    """All dev questions against one by one, with a new model, whose answers have no end, or as a run answers them.
-
-    None without questions.
-    """
-    from birthplace_lm.benchmarks import decoding
-    from birthplace_lm.runs import RunFolder
-    from birthplace_lm.tokenizer import CharTokenizer
-
-    questions = [question.text for question in corpus.dev][: options.questions]
-    if not questions:
-        return None
-    if options.start_from:
-        folder = RunFolder(options.start_from)
-        return decoding.compare(folder.load_model(), folder.tokenizer(), questions)
-    tokenizer = CharTokenizer.fit([*corpus.documents, *(question.text for question in corpus.dev)])
-    model = model_of((options.attention or ["vanilla"])[0], options.model)(len(tokenizer))
-    return decoding.compare(model, tokenizer, questions)
-
-
 def _told(figures: dict[str, Any], timings: "list[Timing]", model: "Transformer") -> str:
     """What stands below the table, a line each."""
     from statistics import median
+
+    from birthplace_lm.benchmarks import decoding
 
     lines = [f"this machine multiplies matrices of these sizes at {median(figures['matmul_rate']) / 1e9:,.0f} GFLOP/s"]
     shares = [f"{t.name.split(',')[0]} {t.parameters / model.n_parameters():.1%}" for t in timings]
@@ -241,9 +213,5 @@ def _told(figures: dict[str, Any], timings: "list[Timing]", model: "Transformer"
     if figures["lightning_overhead"] is not None:
         lines.append(f"Lightning adds {figures['lightning_overhead']:+.1%} to the bare loop's time")
     if (found := figures["decoding"]) is not None:
-        lines.append(
-            f"{found['questions']} questions: {found['batched_seconds']:.2f} s, one by one "
-            f"{found['one_by_one_seconds']:.1f} s, {found['ratio']:.0f} x; "
-            f"{found['same_answers']} of {found['compared']} compared answers agree"
-        )
+        lines.append(decoding.told(found))
     return "\n".join(lines) + "\n"

@@ -11,7 +11,8 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from birthplace_lm.cli.bench_training import corpus_of, material
+from birthplace_lm.cli.bench_parts import corpus_of
+from birthplace_lm.cli.bench_training import material
 
 
 def main(arguments: list[str] | None = None) -> None:
