@@ -83,6 +83,22 @@ def check_targets(config: Any, where: str = "config", allowed: tuple[str, ...] =
             check_targets(value, f"{where}[{i}]", allowed)
 
 
+def _check_resolved(config: Any, where: str = "config") -> None:
+    """Raise ConfigError for an interpolation: Hydra would look it up in the midst of building, past all checks.
+
+    A resolver may make a node with a `_target_` of its own, or put a secret of the environment into a message.
+    """
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            _check_resolved(key, where)
+            _check_resolved(value, f"{where}.{key}")
+    elif isinstance(config, list | tuple):
+        for i, value in enumerate(config):
+            _check_resolved(value, f"{where}[{i}]")
+    elif isinstance(config, str) and "${" in config:
+        raise ConfigError(f"{where} is {config!r}: what is built has values, and nothing in it is looked up")
+
+
 def _check_origins(config: Any, allowed: tuple[str, ...]) -> None:
     """Raise ConfigError for a `_target_` that is not what it is called, or that is no class or function of a module.
 
@@ -134,8 +150,11 @@ def build(config: Any, allowed: tuple[str, ...] = ALLOWED, **arguments: Any) -> 
     """Instantiate a node: its `_target_` called with its keys and the arguments (or a partial of it).
 
     Of a node that may come from a run folder `allowed` is OF_A_RUN. Raises ConfigError for a target that may not be
-    called, and for what it refuses.
+    called, for what it refuses, and for interpolations but those that Hydra has just composed.
     """
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)
+    _check_resolved(config)
     check_targets(config, allowed=allowed)
     _check_origins(config, allowed)
     from hydra.errors import InstantiationException

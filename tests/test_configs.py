@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from birthplace_lm.architecture import build_model
-from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain
+from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain, save_config
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.identity import run_name
 from birthplace_lm.jobs import prepare
@@ -245,6 +245,34 @@ def test_what_a_run_folder_says_is_not_looked_up(tmp_path: Path, monkeypatch: py
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=said):
             load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("where", ["an unknown key", "a word", "a list", "a key", "deep"])
+def test_what_is_built_of_a_run_folder_is_not_looked_up_either(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver can make a node, with a `_target_` that no check has seen, out of what was a word to every check."""
+    monkeypatch.setenv("A_SECRET", "of mine")
+    evidence, config = tmp_path / "evidence", settings()
+    call = f"{{_target_: pathlib.Path.touch, _args_: [{{_target_: pathlib.Path, _args_: ['{evidence}']}}]}}"
+    word = f'${{oc.create:"{call}"}}'
+    changed: dict[Any, Any] = {
+        "an unknown key": {"extra": word},
+        "a word": {"dropout": "${oc.env:A_SECRET}"},
+        "a list": {"_args_": ["plain", word]},
+        "a key": {"${oc.env:A_SECRET}": 1},
+        "deep": {"extra": {"deeper": [{"deepest": word}]}},
+    }[where]
+    save_config({**config, "attention": {**config["attention"], **changed}}, tmp_path / "config.yaml")
+    read = load_config(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="nothing in it is looked up") as refused:
+        build_model(read, 50)
+    assert not evidence.exists() and "of mine" not in str(refused.value)
+
+
+def test_what_hydra_composed_is_looked_up() -> None:
+    node = {"_target_": "birthplace_lm.schedules.WarmupCosine", "_partial_": True, "a": "${b}", "b": 2}
+    assert build(OmegaConf.create(node)).keywords == {"a": 2, "b": 2}
 
 
 def test_a_target_that_is_not_there_is_told_in_one_line() -> None:
