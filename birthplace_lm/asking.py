@@ -7,7 +7,7 @@ import numpy as np
 
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.composing import OF_A_RUN, build, differences
-from birthplace_lm.corpus import Corpus, Question
+from birthplace_lm.corpus import Corpus, Question, name_span
 from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.baselines import places_by_frequency
 from birthplace_lm.evaluation.signals import UNSCORED, Signals, confidence_signals
@@ -53,7 +53,8 @@ class Inquiry:
 class Asking:
     """A run's answering model with its data.
 
-    `places` are those of the train people, the most frequent first; `known_names` all whom the corpus asks about;
+    `places` are those of the train people, the most frequent first; `known_names` all whom the corpus asks about by
+    *Where was … born?*;
     `world` is the invented world where the data are one, else None. Raises what loading the run raises, and ValueError
     where no train question has an answer. `siblings` are runs of the same settings with other seeds, whose answers tell
     how far an answer hangs on the seed; ValueError for a run that differs in more.
@@ -68,28 +69,28 @@ class Asking:
         source = build(self.config["data"], OF_A_RUN)
         self.world = source if isinstance(source, World) else None
         splits = (corpus.train, corpus.dev, corpus.test)
-        self.known_names = list(dict.fromkeys(question.name for split in splits for question in split))
+        questions = (question for split in splits for question in split)
+        self.known_names = list(dict.fromkeys(q.name for q in questions if name_span(q.text)))
 
     def readable(self, text: str) -> bool:
         """Whether the vocabulary holds every character of the text."""
         return self.tokenizer.knows(text)
 
-    def askable(self, name: str) -> bool:
-        """Whether the question about a name is readable and leaves the model room for every place, with both ⁇."""
-        length = len(question_about(name)) + max(map(len, self.places)) + 2
-        return length <= self.model.max_length and self.readable(name)
+    def askable(self, text: str) -> bool:
+        """Whether a question is readable and leaves the model room for every place, with both ⁇."""
+        length = len(text) + max(map(len, self.places)) + 2
+        return length <= self.model.max_length and self.readable(text)
 
-    def signals(self, names: Sequence[str], thorough: bool, unscored: float = UNSCORED) -> Signals:
-        """Answers with the signals of confidence; of nobody, no answers and no signals.
+    def signals(self, texts: Sequence[str], thorough: bool, unscored: float = UNSCORED) -> Signals:
+        """Answers to questions with the signals of confidence; to none, no answers and no signals.
 
-        Only when `thorough` are places scored for every name, but those that have `unscored` of the probability
+        Only when `thorough` are places scored for every question, but those that have `unscored` of the probability
         together, and dropout left on: with 500 of them that costs tens of times what the answers cost. Else those
         signals are left out, with that reason.
         """
-        if not names:
+        if not texts:
             return Signals([], {}, {}, None)
-        texts, places = [question_about(name) for name in names], self.places if thorough else []
-        samples = DROPOUT_SAMPLES if thorough else 0
+        places, samples = (self.places, DROPOUT_SAMPLES) if thorough else ([], 0)
         others = [[answer.text for answer in answer_questions(*sibling, texts)] for sibling in self.siblings]
         told = confidence_signals(self.model, self.tokenizer, texts, places, samples, others, unscored=unscored)
         if thorough:
@@ -98,16 +99,15 @@ class Asking:
         costly = [name for name in told.left_out if name not in free]
         return replace(told, left_out={**told.left_out, **dict.fromkeys(costly, COSTLY)})
 
-    def beam(self, names: Sequence[str], width: int) -> list[str]:
-        """The answer for each name that a beam of so many beginnings leads to."""
-        texts = [question_about(name) for name in names]
+    def beam(self, texts: Sequence[str], width: int) -> list[str]:
+        """The answer to each question that a beam of so many beginnings leads to."""
         return [answer.text for answer in beam_answers(self.model, self.tokenizer, texts, width)]
 
-    def answers(self, names: Sequence[str | None]) -> list[str | None]:
-        """The answer for each name, None for None."""
-        asked = [question_about(name) for name in names if name is not None]
-        answers = iter(answer_questions(self.model, self.tokenizer, asked))
-        return [None if name is None else next(answers).text for name in names]
+    def answers(self, texts: Sequence[str | None]) -> list[str | None]:
+        """The answer to each question; None for None, and for one that is not askable."""
+        asked = [text if text and self.askable(text) else None for text in texts]
+        answers = iter(answer_questions(self.model, self.tokenizer, [text for text in asked if text]))
+        return [next(answers).text if text else None for text in asked]
 
 
 def check_siblings(folder: RunFolder, others: Sequence[RunFolder]) -> None:

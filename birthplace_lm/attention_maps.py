@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from birthplace_lm.corpus import Question
+from birthplace_lm.corpus import Question, name_span
 from birthplace_lm.decoding import Answer, answer_questions
 from birthplace_lm.tokenizer import MASK, CharTokenizer
 from birthplace_lm.transformer import Transformer, in_mode
@@ -39,9 +39,7 @@ class Reading:
     @property
     def name_span(self) -> range:
         """Where the name stands; empty where the question is no *Where was … born?*."""
-        name = self.question.name
-        start = self.question.text.index(name)
-        return range(start, start + len(name)) if name != self.question.text else range(0)
+        return name_span(self.question.text)
 
     @property
     def answer_span(self) -> range:

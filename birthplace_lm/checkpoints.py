@@ -158,7 +158,7 @@ class CheckpointEvery(pl.Callback):
         if stop:
             self._requested, self.asked_to_stop = False, True
             trainer.should_stop = True
-            self._save(trainer)  # at once: Lightning validates before it stops, and who asks may not wait for that
+            self._save_unless_last(trainer)  # at once: Lightning validates first, and who asks may not wait for that
             every = trainer.val_check_batch
             if isinstance(every, int) and (trainer.fit_loop.total_batch_idx + 1) % every:
                 trainer.limit_val_batches = 0  # else it would add a validation that a fit which nobody stops has not
@@ -171,7 +171,7 @@ class CheckpointEvery(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.should_stop and self._step != self._saved_step:  # who ends a fit by what a validation showed
-            self._save(trainer)  # before on_train_end, where averaged weights take the place of those that learn
+            self._save_unless_last(trainer)  # before averaged weights take the place of those that learn
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_last_batch and trainer.max_steps == -1:  # from the batch's end Lightning 2.6 miscounts epochs
@@ -199,6 +199,15 @@ class CheckpointEvery(pl.Callback):
             flags = trainer.strategy.reduce(flags.to(trainer.strategy.root_device), reduce_op="max")
         save, stop = flags.tolist()
         return bool(save), bool(stop)
+
+    def _save_unless_last(self, trainer: pl.Trainer) -> None:
+        """Not behind the fit's last step, from where Lightning would not go on: no validation, no averaged weights.
+
+        What is left is saved in on_train_end; who is killed before that goes on from the checkpoint before.
+        """
+        of_all = trainer.max_steps == -1 and trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if not (of_all or trainer.global_step == trainer.max_steps):
+            self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._due = False

@@ -70,6 +70,16 @@ def name_in(question: str) -> str:
     return match[1] if match else question
 
 
+def name_span(question: str) -> range:
+    """Where the name stands in the text of a question; empty where it is no *Where was … born?*.
+
+    >>> name_span("Where was a born?")
+    range(10, 11)
+    """
+    match = _QUESTION.fullmatch(question)
+    return range(*match.span(1)) if match else range(0)
+
+
 Questions = Sequence[Question]  # tuples, or rows of a mapped file: see `mapped_texts`
 
 

@@ -1,5 +1,6 @@
 """What tells one run from another: the settings and data that its result depends on, and the name made of them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ def run_name(settings: Mapping[str, Any], corpus: Corpus) -> str:
         return str(settings["name"])
     choices = settings["choices"]
     words = [choices.get("experiment") or "run", choices.get("attention", "own"), choices.get("positions", "own")]
+    words = [re.sub(r"[^\w.+-]", "_", str(word)) for word in words]  # some may come from a run that is started from
     return "-".join([*words, f"s{settings['seed']}", short_hash(of_the_run(settings), sha256_of_corpus(corpus))])
 
 

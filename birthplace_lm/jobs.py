@@ -54,6 +54,16 @@ class Job:
         if self.pseudo_labelled and not (kept := self.folder.root / PSEUDO_LABELS).is_file():
             write_json(kept, {question.text: question.answer for question in self.pseudo_labelled})
 
+    def told_before(self) -> bool:
+        """Whether the run is scored and its mirrors know it; those of a run that does not say so are taken to."""
+        told = self.folder.metrics().get("mirrored")
+        return self.folder.is_scored() and (told is None or set(self.settings["logger"] or {}) <= set(told))
+
+    def is_done(self) -> bool:
+        """Whether the run folder has all that was asked for: stages trained, answers scored and told."""
+        trained = all(self.folder.stage(stage).finished for stage in self.steps)
+        return trained and ("evaluate" not in self.settings["stages"] or self.told_before())
+
     def model(self) -> Transformer:
         """Untrained; the same weights for the same seed."""
         torch.manual_seed(step_seed(self.settings["seed"], -1))
@@ -133,7 +143,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
         job = Job(settings, folder, corpus, tokenizer, source, teachers)
         model = job.model()
-    job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering))
+    job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering, model.max_length))
     check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
@@ -148,7 +158,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
     return replace(job, steps=steps)
 
 
-def _pseudo_labelled(job: Job, runs: Sequence[RunFolder]) -> Sequence[Question]:
+def _pseudo_labelled(job: Job, runs: Sequence[RunFolder], longest: int) -> Sequence[Question]:
     """What other runs answer, or answered when this run began: another machine might round to another answer."""
     if not runs:
         return ()
@@ -158,7 +168,7 @@ def _pseudo_labelled(job: Job, runs: Sequence[RunFolder]) -> Sequence[Question]:
     with as_config_errors("pretrain.self_training"):
         choose: PseudoLabels = build({key: value for key, value in recipe.items() if key != "runs"})
         block_size, wordings = job.settings["model"]["block_size"], job.settings["pretrain"]["question_wordings"]
-        found = pseudo_labels(choose, runs, job.corpus, job.tokenizer, block_size, wordings)
+        found = pseudo_labels(choose, runs, job.corpus, job.tokenizer, block_size, longest, wordings)
     if not found:
         raise ConfigError("pretrain.self_training: the runs agree on no answer, so there is nothing to learn from them")
     return found

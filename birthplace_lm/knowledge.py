@@ -12,6 +12,7 @@
     probabilities    calibration error, Brier score and the like of the answer's probability, as the model says, after
                      temperature scaling and after Platt scaling
     signals_as_probabilities   the same of every signal, read as a probability
+    signals_not_read   those that cannot be read as one, with the reason
     calibration      temperature and bias, fitted on all of them: for other questions than these
     thresholds       for a share of wrong answers, the calibrated probability from which on to answer
     risk_steps       the same for every other share: the last step of no more than it
@@ -31,8 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
-from birthplace_lm.corpus import Corpus, Question
+from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities, question_about
+from birthplace_lm.corpus import Corpus, Question, name_in, name_span
 from birthplace_lm.evaluation.countries import countries_of
 from birthplace_lm.evaluation.error_types import error_types
 from birthplace_lm.evaluation.fits import Told, fit_all
@@ -69,15 +70,14 @@ def knowledge_card(
     """
     inquiry = inquiry or Inquiry()
     asking, asked = Asking(folder, corpus, inquiry.siblings), spread(corpus.dev, inquiry.at_most)
-    people = [question for question in asked if asking.askable(question.name)]
+    people = [question for question in asked if asking.askable(question.text)]
     strangers = _strangers(asking, max(len(people), FEWEST_NAMES) if inquiry.unknown is None else inquiry.unknown, seed)
-    askable = {family: [name for name in names if asking.askable(name)] for family, names in strangers.items()}
+    askable = {family: [text for text in texts if asking.askable(text)] for family, texts in strangers.items()}
     others = spread(inquiry.fit_on, inquiry.at_most)
-    fit_people = [question for question in others if asking.askable(question.name)]
-    names = [*([question.name for question in some] for some in (people, fit_people)), *askable.values()]
-    # all at once: more rows of a length in a call
-    told = asking.signals(list(chain(*names)), inquiry.thorough, inquiry.unscored)
-    ends = list(accumulate(map(len, names), initial=0))
+    fit_people = [question for question in others if asking.askable(question.text)]
+    texts = [*([question.text for question in some] for some in (people, fit_people)), *askable.values()]
+    told = asking.signals(list(chain(*texts)), inquiry.thorough, inquiry.unscored)  # all at once: more rows a call
+    ends = list(accumulate(map(len, texts), initial=0))
     known, held_out, *of_strangers = (told[begin:end] for begin, end in pairwise(ends))
     predictions = [answer.text for answer in known.answers]
     whose = HELD_OUT_OF_TRAIN if asking.config["held_out_share"] and not others else "dev"
@@ -111,7 +111,7 @@ def knowledge_card(
 def _told(whose: str, signals: Signals, people: Sequence[Question]) -> Told:
     pairs = zip(signals.answers, people, strict=True)
     right = np.array([answer.text == question.answer for answer, question in pairs], dtype=bool)
-    return Told(whose, signals.values, probabilities(signals), right)
+    return Told(whose, signals.values, probabilities(signals), right, signals.not_read)
 
 
 def _of_whom(told: Told) -> Card:
@@ -144,7 +144,7 @@ def _beam(asking: Asking, people: Sequence[Question], greedy: Sequence[str], tho
     """Whether searching further than the likeliest next character mends answers."""
     if not (thorough and people):
         return _unasked(people)
-    answers = asking.beam([question.name for question in people], BEAM_WIDTH)
+    answers = asking.beam([question.text for question in people], BEAM_WIDTH)
     return {
         "width": BEAM_WIDTH,
         **_right(answers, people),
@@ -199,11 +199,11 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learn
 
 
 def _strangers(asking: Asking, count: int, seed: int) -> dict[str, list[str]]:
-    """The names of every family of people that the run knows nothing of, `count` of those that are made up."""
+    """Questions about every family of people that the run knows nothing of, `count` of those that are made up."""
     return {
-        HELD_OUT: [question.name for question in asking.corpus.unknown],
-        RECOMBINED: recombined(asking.known_names, count, seed, asking.corpus.documents),
-        GIBBERISH: gibberish(asking.known_names, count, seed),
+        HELD_OUT: [question.text for question in asking.corpus.unknown],
+        RECOMBINED: [*map(question_about, recombined(asking.known_names, count, seed, asking.corpus.documents))],
+        GIBBERISH: [*map(question_about, gibberish(asking.known_names, count, seed))],
     }
 
 
@@ -216,7 +216,7 @@ def _unknown(
 ) -> Card:
     """Every family beside the known people, and what a swap of one part of the name does.
 
-    Of a family its names, how many could not be asked about, and what was told of the others.
+    Of a family the questions asked, how many could not be, and what was told of these.
     """
     known_answers = [answer.text for answer in known.answers]
     card: Card = {}
@@ -225,21 +225,24 @@ def _unknown(
         card[family] = answers_card(answers, told.values, asking.corpus.train, known_answers, known.values, seed)
         card[family]["left_out"] = left_out
         if family == HELD_OUT:
-            of = [question for question in asking.corpus.unknown if asking.askable(question.name)]
+            of = [question for question in asking.corpus.unknown if asking.askable(question.text)]
             card[family]["guessing"] = guessing_card(answers, of, asking.corpus.train, asking.world)
         if family == RECOMBINED:
             card["swaps"] = {family: _swaps(asking, asked[:SWAPPED], answers, seed)}
-    card["swaps"]["known"] = _swaps(asking, [question.name for question in people][:SWAPPED], known_answers, seed)
+    card["swaps"]["known"] = _swaps(asking, [question.text for question in people][:SWAPPED], known_answers, seed)
     return card
 
 
-def _swaps(asking: Asking, names: Sequence[str], answers: Sequence[str], seed: int) -> Card:
+def _swaps(asking: Asking, texts: Sequence[str], answers: Sequence[str], seed: int) -> Card:
     """How often the answer changes with either part of the name, and which part decides it."""
-    other_first, other_surname = (
-        asking.answers([name if name and asking.askable(name) else None for name in swapped_names])
-        for swapped_names in (swapped(names, asking.known_names, surname, seed) for surname in (False, True))
-    )
-    own = answers[: len(names)]
+    pairs = [(name_in(text), answer) for text, answer in zip(texts, answers, strict=False) if name_span(text)]
+    names, own = [name for name, _ in pairs], [answer for _, answer in pairs]
+
+    def with_other(surname: bool) -> list[str | None]:
+        others = swapped(names, asking.known_names, surname, seed)
+        return asking.answers([question_about(name) if name else None for name in others])
+
+    other_first, other_surname = with_other(surname=False), with_other(surname=True)
     return {
         "flips_with_first_names": flips(own, other_first),
         "flips_with_surname": flips(own, other_surname),

@@ -24,8 +24,13 @@ def judge(folder: RunFolder, corpus: Corpus, inquiry: Inquiry | None = None, int
 
 
 def draw(pictures: Path, card: Card) -> None:
-    """Risk and coverage, AUROC and reliability as PNG files; a picture of which nothing is defined is left out."""
+    """Risk and coverage, AUROC and reliability as PNG files; a picture of which nothing is defined is left out.
+
+    One of an earlier card goes in any case.
+    """
     pictures.mkdir(exist_ok=True)
+    for name in ("risk_coverage", "auroc", "reliability", "signal_reliability"):
+        (pictures / f"{name}.png").unlink(missing_ok=True)
     confidence, dpi = card["confidence"], 130
     measured = {name: signal for name, signal in confidence["signals"].items() if signal["auroc"]["value"] is not None}
     if measured:
@@ -108,11 +113,16 @@ def _auroc(family: Mapping[str, Any]) -> str:
 
 def _errors(card: Card) -> str:
     types = {name: row for name, row in card["errors"]["types"].items() if row["count"]}
-    told = ", ".join(f"{row['count']} {name} ({row['expected']:.1f} by chance)" for name, row in types.items())
+    told = ", ".join(f"{row['count']} {name}{_by_chance(row['expected'])}" for name, row in types.items())
     at_home = card["errors"]["right_country"]
     country = f"{_of(at_home)} answers" if at_home["total"] else f"not defined, {at_home['why']}"
     wrong = f"wrong answers: {card['errors']['wrong']} of {card['errors']['total']}"
     return f"{wrong}{f': {told}' if told else ''}; in the right country: {country}"
+
+
+def _by_chance(expected: float | None) -> str:
+    """How many a guesser would have made; nothing where none could be."""
+    return "" if expected is None else f" ({expected:.1f} by chance)"
 
 
 def _fitted(card: Card) -> str:

@@ -87,17 +87,11 @@ def _lead(job: Job, group: Group, callbacks: Sequence[pl.Callback]) -> bool:
         with job.folder.errors_noted(), group.failing_together(), _mirrors(job) as mirrors:
             trained = any([_train(job, group, stage, callbacks, mirrors) for stage in job.steps])
             if "evaluate" in job.settings["stages"]:
-                told = _told_before(job) and not trained  # once, not again by every repetition
+                told = job.told_before() and not trained  # once, not again by every repetition
                 if told and mirrors:
                     print(f"{', '.join(job.settings['logger'])}: told before of this run, which is finished")
                 _evaluate(job, [] if told else mirrors)
     return trained
-
-
-def _told_before(job: Job) -> bool:
-    """Whether the run is scored and these mirrors know it; those of a run that does not say so are taken to."""
-    told = job.folder.metrics().get("mirrored")
-    return job.folder.is_scored() and (told is None or set(job.settings["logger"] or {}) <= set(told))
 
 
 def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback], mirrors: Sequence[Mirror]) -> bool:

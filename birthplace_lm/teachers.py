@@ -8,7 +8,7 @@ from birthplace_lm.architecture import ARCHITECTURE, check_same_architecture
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import Corpus, Question, sha256_of
 from birthplace_lm.decoding import answer_questions
-from birthplace_lm.runs import STAGES, RunFolder
+from birthplace_lm.runs import STAGES, RunFolder, read_json
 from birthplace_lm.self_training import PseudoLabels, unlabelled
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.tokenizer import CharTokenizer
@@ -45,7 +45,8 @@ def with_teachers(settings: dict[str, Any], group: str) -> tuple[dict[str, Any],
 
 def _check_ended(runs: Sequence[RunFolder]) -> None:
     for run in runs:
-        lacking = [stage for stage in run.config()["stages"] if stage in STAGES and not run.stage(stage).finished]
+        asked_for = {*run.config()["stages"], *read_json(run.root / "progress.json").get("stages", ())}
+        lacking = [stage for stage in STAGES if stage in asked_for and not run.stage(stage).finished]
         if lacking:
             raise ConfigError(
                 f"{run.root} has not finished {', '.join(lacking)}, so its answers are not those it ends with: give "
@@ -64,20 +65,22 @@ def pseudo_labels(
     corpus: Corpus,
     tokenizer: CharTokenizer,
     block_size: int,
+    longest: int,
     wordings: Sequence[str] = (QUESTION,),
 ) -> tuple[Question, ...]:
     """What finished runs answer about everybody that a document is about and no train question, where they agree.
 
     Names and answers that do not fit the block with their two sentinels are left out, in whichever of the `wordings`
-    they will be asked. Machines round alike where they
-    are alike: several processes of one run that begins have to be. Raises what `teacher` raises.
+    they will be asked. `longest` is how many characters the student sees, some attentions one less than the block.
+    Machines round alike where they are alike: several processes of one run that begins have to be. Raises what
+    `teacher` raises.
     """
     sha256 = sha256_of_corpus(corpus)
     asked = [text for text in unlabelled(corpus.documents, corpus.train) if len(text) + 1 < block_size]
-    models = (teacher(run, sha256, tokenizer, block_size, run.final_stage()) for run in runs)
+    models = (teacher(run, sha256, tokenizer, longest, run.final_stage()) for run in runs)
     told = choose(asked, [answer_questions(model, tokenizer, asked) for model in models])
-    longest = max(len(wording) for wording in (QUESTION, *wordings)) - len("{name}")
-    return tuple(q for q in told if longest + len(q.name) + len(q.answer or "") + 2 <= block_size)
+    around = max(len(wording) for wording in (QUESTION, *wordings)) - len("{name}")
+    return tuple(q for q in told if around + len(q.name) + len(q.answer or "") + 2 <= block_size)
 
 
 def teacher(
@@ -148,5 +151,7 @@ def may_know_answers(source: RunFolder) -> bool:
     recipe = found["pretrain"]
     told = recipe["question_share"] != 0 or found["init_from"] or recipe.get("distillation")
     corruption = found.get("corruption") or {}
-    told = told or (corruption.get("gazetteer", 0) > 0 and corruption.get("known", "answers") == "answers")
+    of_answers = corruption.get("known", "answers") == "answers"
+    if str(corruption.get("_target_")).startswith("birthplace_lm.corruption.salient_spans."):
+        told = told or (of_answers and corruption.get("gazetteer", 1) > 0)  # what is not said may be more than 0
     return bool(told) or not source.stage("pretrain").finished

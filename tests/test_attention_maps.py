@@ -116,6 +116,8 @@ def test_a_reading_spans_question_name_and_answer() -> None:
     (expected, _), (weights, _) = record_weights(model, torch.tensor(tokenizer.encode(found.text))), found.weights
     assert torch.equal(weights, expected)
     assert read(model, tokenizer, "born?").name_span == range(0)
+    for name in ("a", "Where", "was"):  # which stand in the question before the name, too
+        assert read(model, tokenizer, f"Where was {name} born?").name_span == range(10, 10 + len(name))
 
 
 def test_what_does_not_fit_is_refused_or_was_never_read() -> None:

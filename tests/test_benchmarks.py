@@ -45,6 +45,13 @@ def test_the_products_of_answers_are_those_of_their_positions() -> None:
     assert at_least < figures["batched_operations"] < figures["one_by_one_operations"] / 10
 
 
+def test_a_model_with_little_room_is_asked_as_far_as_it_sees() -> None:
+    model = tiny(vocabulary_size=len(TOKENIZER), block_size=32)
+    torch.nn.init.zeros_(model.head.weight)
+    figures = decoding.compare(model, TOKENIZER, ["Where was Ada Vik born?"])
+    assert figures["same_answers"] == figures["compared"] == 1
+
+
 def test_one_by_one_is_measured_on_a_sample_and_scaled_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1000))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))  # whatever is measured takes one second

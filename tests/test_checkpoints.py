@@ -286,6 +286,38 @@ def test_a_fit_that_a_validation_ended_goes_on_from_what_learned_not_from_its_av
     assert torch.equal(second.linear.weight, straight.linear.weight)
 
 
+class KilledInValidation(pl.Callback):
+    """Dies in the validation after the given step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("shape", LIMITS)
+def test_asked_to_stop_in_the_last_step_and_killed_then_it_still_ends_with_the_average(
+    shape: str, tmp_path: Path
+) -> None:
+    """Behind the last step Lightning would not go on: no validation, and what learned instead of its average."""
+    loader, last = LIMITS[shape][0], 15  # a validation is due there, and an epoch ends
+    limits = {"max_steps": last} if shape == "one endless epoch" else {"max_epochs": last // EPOCH}
+
+    def session(folder: Path, saver: CheckpointEvery, *more: pl.Callback) -> Counter:
+        average = pl.callbacks.EMAWeightAveraging(decay=0.9)
+        before = (average, *more)
+        return fit(folder, loader, saver=saver, before=before, history=folder.with_suffix(".csv"), **limits)[0]
+
+    straight = session(tmp_path / "a", CheckpointEvery(tmp_path / "a", every_n_steps=2))
+    saver = CheckpointEvery(tmp_path / "b", every_n_steps=2)
+    session(tmp_path / "b", saver, At(last - 1, lambda trainer: saver.request()), KilledInValidation(last))
+    again = session(tmp_path / "b", CheckpointEvery(tmp_path / "b", every_n_steps=2))
+    assert torch.equal(again.linear.weight, straight.linear.weight)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_that_was_ignored_stays_ignored(number: signal.Signals, tmp_path: Path) -> None:
     """As nohup has it for SIGHUP; and one that was heard is taken for a request."""

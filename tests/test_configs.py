@@ -291,6 +291,15 @@ def test_differences_are_listed_by_key() -> None:
     assert differences(one, other) == [("a.c", 2, 4), ("d", 3, None), ("e", None, 5)]
 
 
+def test_the_folders_name_is_one_folder() -> None:
+    """Also where a choice comes from the record of a run that is started from, which may be somebody else's."""
+    told = settings("experiment=demo")
+    choices = {"experiment": "group/demo", "attention": "../../../elsewhere/x", "positions": "rotary"}
+    assert run_name({**told, "choices": choices}, World(people=20).corpus()).startswith(
+        "group_demo-.._.._.._elsewhere_x-rotary-s0-"
+    )
+
+
 def test_the_folders_name_changes_with_what_changes_the_result_alone() -> None:
     corpus = World(people=20).corpus()
     base = settings("experiment=demo")

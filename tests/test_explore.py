@@ -74,6 +74,7 @@ def test_every_picture_shows_something_in_every_panel(module: object, tmp_path: 
         (["lookup", "--attention", "vanilla"], "--attention goes with lookup --table"),
         (["lookup", "--apart"], "--apart goes with lookup --table"),
         (["lookup", "--gap", "0"], "--gap goes with lookup --table"),
+        (["lookup", "--table", "--seed", "3"], "--table trains with seeds 0, 1 and 2: leave --seed out"),
     ],
 )
 def test_a_wrong_command_says_what_would_be_right(

@@ -13,12 +13,12 @@ import pytest
 from sklearn import metrics
 
 from birthplace_lm import run_corpus
-from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities
+from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities, question_about
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.cli import evaluate
 from birthplace_lm.composing import build
 from birthplace_lm.corpus import Corpus, Question
-from birthplace_lm.decoding import Answer
+from birthplace_lm.decoding import Answer, answer_questions
 from birthplace_lm.evaluation import countries, signals
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.crosswise import CrosswiseDetector, thresholds
@@ -30,15 +30,15 @@ from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
 from birthplace_lm.evaluation.temperature import LogitScaling
 from birthplace_lm.knowledge import BEAM_WIDTH, _beam, _errors, _stored, knowledge_card
-from birthplace_lm.knowledge_report import in_six_lines
+from birthplace_lm.knowledge_report import draw, in_six_lines
 from birthplace_lm.prefix_tree import PlaceScores, score_places
 from birthplace_lm.run_corpus import corpus_of, corpus_with_dev
 from birthplace_lm.runs import RunFolder
 from tests.test_stages import tiny_run
 
 SECTIONS = (
-    "asked chosen beam places stored fitted_on confidence detector probabilities signals_as_probabilities calibration "
-    "thresholds risk_steps thresholds_hold unknown_names errors"
+    "asked chosen beam places stored fitted_on confidence detector probabilities signals_as_probabilities "
+    "signals_not_read calibration thresholds risk_steps thresholds_hold unknown_names errors"
 )
 
 BRIEF = ("pretrain.epochs=1", "pretrain.batch_size=64", "finetune.epochs=1", "finetune.batch_size=32")
@@ -170,19 +170,46 @@ def test_of_real_places_a_gazetteer_tells_the_country_and_its_absence_is_told(
 
 def test_a_beam_is_scored_as_greedy_answers_are_and_compared_with_them(run: RunFolder) -> None:
     asking = Asking(run, corpus_of(run))
-    names = [question.name for question in asking.corpus.dev]
-    found = beam_answers(asking.model, asking.tokenizer, [f"Where was {name} born?" for name in names], BEAM_WIDTH)
-    texts = [answer.text for answer in found]
-    people = [
-        Question(f"Where was {name} born?", text if i < 5 else "?")
-        for i, (name, text) in enumerate(zip(names, texts, strict=True))
-    ]
+    asked = [question.text for question in asking.corpus.dev]
+    texts = [answer.text for answer in beam_answers(asking.model, asking.tokenizer, asked, BEAM_WIDTH)]
+    people = [Question(text, texts[i] if i < 5 else "?") for i, text in enumerate(asked)]
     greedy = ["?" if i < 3 else text for i, text in enumerate(texts)]
     card = _beam(asking, people, greedy, thorough=True)
     share = card.pop("share")
     assert card == {"width": BEAM_WIDTH, "right": 5, "other_than_greedy": 3}
     assert (share["count"], share["total"]) == (5, 18)
-    assert asking.answers(names) != texts  # so that a card without a beam would be noticed
+    assert asking.answers(asked) != texts  # so that a card without a beam would be noticed
+
+
+def test_people_are_asked_about_in_the_words_of_their_questions(run: RunFolder) -> None:
+    """Also where these have another form, of which no name is known to be made up or taken apart."""
+    corpus = corpus_of(run)
+    texts = [f"Which place has {question.name}?" for question in corpus.dev]
+    texts = [text for text in texts if run.tokenizer().knows(text)]
+    said = answer_questions(run.load_model(), run.tokenizer(), texts)
+    people = tuple(Question(text, answer.text) for text, answer in zip(texts, said, strict=True))
+    card = knowledge_card(run, replace(corpus, dev=people, test=()))
+    asked = {"people": "dev", "questions": len(texts), "right": len(texts), "left_out": 0}
+    assert len(texts) > 10 and card["asked"] == asked
+    assert card["unknown_names"]["swaps"]["known"]["flips_with_surname"]["total"] == 0
+    assert card["unknown_names"]["recombined"]["asked"] > 0  # of the train people, who are asked about as ever
+
+
+def test_a_card_of_which_nothing_is_defined_leaves_no_older_picture(run: RunFolder, tmp_path: Path) -> None:
+    corpus, signals = corpus_of(run), told(40)
+    cards = [knowledge_card(run, replace(corpus, dev=corpus.dev[:3]))]
+    cards.insert(0, cards[0] | fitted(*signals))
+    (tmp_path / "mine.png").write_bytes(b"somebody's own")
+    shown = {"auroc.png", "risk_coverage.png", "reliability.png", "signal_reliability.png"}
+    for card, pictures in zip(cards, (shown, set()), strict=True):
+        draw(tmp_path, card)
+        assert {path.name for path in tmp_path.iterdir()} == {"mine.png", *pictures}
+
+
+def test_what_no_guesser_could_have_said_has_no_chance_in_the_six_lines(card: dict[str, Any]) -> None:
+    types = {"frequent place": {"count": 2, "expected": None}, "no known place": {"count": 1, "expected": 0.5}}
+    lines = in_six_lines({**card, "errors": {**card["errors"], "types": types}})
+    assert "2 frequent place, 1 no known place (0.5 by chance)" in lines[-1]
 
 
 def test_names_that_the_model_cannot_be_asked_about_are_left_out_and_counted(run: RunFolder) -> None:
@@ -261,6 +288,24 @@ def told(n: int = 200, seed: int = 0) -> tuple[Signals, np.ndarray]:
 
 def fitted(signals: Signals, right: np.ndarray, held_out: Told | None = None) -> dict[str, Any]:
     return fit_all(Told("dev", signals.values, probabilities(signals), right), signals.left_out, held_out).card
+
+
+def test_a_sum_that_lacks_what_was_not_scored_is_read_as_no_probability() -> None:
+    """As an order of answers it stays; the margin, which is exact, is read all the same."""
+    signals, right = told()
+    sure = np.linspace(0.1, 0.9, len(right))
+    names = ("margin_to_other_place", "place_probability", "place_negative_entropy")
+    signals = replace(signals, values=signals.values | {name: sure - (name == names[2]) for name in names})
+    for left, lean in ((0.01, False), (0.012, True)):
+        neglected = np.linspace(0, left, len(right))
+        scores = PlaceScores(("Pau", "Cork"), np.zeros((len(right), 2)), neglected, np.full(len(right), -np.inf), 0)
+        some = replace(signals, places=scores)
+        card = fit_all(Told("dev", some.values, probabilities(some), right, some.not_read), {}).card
+        not_read = set(names[1:]) if lean else set()
+        assert set(card["signals_not_read"]) == not_read and set(names) < set(card["confidence"]["signals"])
+        read = {*signals.values, "detector"} - {"noise"} - not_read
+        assert set(card["signals_as_probabilities"]) == read
+    assert "places with 0.6% of the probability in the mean and 1.2% at most" in card["signals_not_read"][names[1]]
 
 
 def test_thresholds_and_calibration_mean_what_they_say() -> None:
@@ -469,7 +514,7 @@ def test_a_run_that_held_out_train_people_is_asked_about_dev(
     asking = Asking(folder, whole)
 
     def right(questions: Sequence[Question]) -> tuple[Question, ...]:
-        answers = asking.answers([question.name for question in questions])
+        answers = asking.answers([question.text for question in questions])
         return tuple(
             replace(question, answer=answer) if number % 3 else question
             for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
@@ -492,7 +537,7 @@ def test_a_run_that_held_out_train_people_is_asked_about_dev(
     for split, questions in (("dev", whole.dev), ("test", whole.test)):
         rows = (folder.root / f"dev/predictions/{split}.jsonl").read_text(encoding="utf-8").splitlines()
         said = [json.loads(row)["prediction"] for row in rows]
-        assert said == asking.answers([question.name for question in questions])
+        assert said == asking.answers([question.text for question in questions])
         assert len(read_predictions(folder.root / f"dev/predictions/{split}.tsv")) == len(questions)
     assert {path: path.read_bytes() for path in before} == before  # what was said of the people held out stays
 
@@ -530,10 +575,10 @@ def test_one_wrong_answer_is_in_one_half_and_the_reason_says_so() -> None:
 
 def test_what_a_model_without_dropout_cannot_say_is_not_left_out_for_its_cost(run: RunFolder) -> None:
     asking = Asking(run, corpus_of(run))
-    names = asking.known_names[:3]
-    assert asking.signals(names, thorough=False).left_out["dropout_agreement"] == COSTLY
+    texts = [question_about(name) for name in asking.known_names[:3]]
+    assert asking.signals(texts, thorough=False).left_out["dropout_agreement"] == COSTLY
     asking.model.dropout.p = 0.0
-    left_out = asking.signals(names, thorough=False).left_out
+    left_out = asking.signals(texts, thorough=False).left_out
     assert left_out["dropout_agreement"] == "the model was trained without dropout"
     assert left_out["place_probability"] == COSTLY
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birthplace_lm import jobs
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, load_config, save_config
 from birthplace_lm.corpus import Question
 from birthplace_lm.corruption.salient_spans import SalientSpans, title_length
 from birthplace_lm.decoding import Answer, answer_questions
 from birthplace_lm.jobs import Job, prepare
-from birthplace_lm.runs import RunFolder, read_json
+from birthplace_lm.runs import RunFolder, read_json, write_json
 from birthplace_lm.self_training import PseudoLabels, unlabelled
 from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.teachers import pseudo_labels
@@ -97,10 +97,12 @@ def test_a_run_learns_what_others_answer_and_goes_on_to_the_same_bits(
 def test_what_is_too_long_in_one_of_its_wordings_is_left_out(finished: list[RunFolder]) -> None:
     run = finished[0]
     corpus, tokenizer = job().corpus, run.tokenizer()
-    short = {len(q.name) + len(q.answer or ""): q for q in pseudo_labels(PseudoLabels(0), [run], corpus, tokenizer, 64)}
+    short = {
+        len(q.name) + len(q.answer or ""): q for q in pseudo_labels(PseudoLabels(0), [run], corpus, tokenizer, 64, 64)
+    }
     room = 64 - min(short) - 2
     fits, none = (("x" * n + "{name}",) for n in (room, room + 1))
-    found = [pseudo_labels(PseudoLabels(0), [run], corpus, tokenizer, 64, wordings) for wordings in (fits, none)]
+    found = [pseudo_labels(PseudoLabels(0), [run], corpus, tokenizer, 64, 64, wordings) for wordings in (fits, none)]
     assert found[0] and {len(q.name) + len(q.answer or "") for q in found[0]} == {min(short)} and not found[1]
 
 
@@ -143,6 +145,15 @@ def test_the_name_knows_the_answering_weights_and_neither_their_place_nor_their_
     assert str(tmp_path) not in str(other_way.record()) and finished[0].name in str(other_way.record())
 
 
+def test_teachers_that_see_one_character_less_than_the_block_teach_such_as_they_are(tmp_path: Path) -> None:
+    fluent = ("stages=[finetune]", "finetune.epochs=40", "finetune.optimizer.lr=1e-2")
+    run = tiny_run(tmp_path, "attention=synthesizer", "positions=learned", *fluent)
+    student = job(*learning(run), "attention=synthesizer", "positions=learned")
+    assert student.model().max_length < student.settings["model"]["block_size"] and student.pseudo_labelled
+    with pytest.raises(ConfigError, match="sees 127 characters where this model sees 128"):
+        job(*learning(run))
+
+
 def test_what_cannot_be_learned_from_is_refused(
     tmp_path: Path, finished: list[RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +175,13 @@ def test_what_cannot_be_learned_from_is_refused(
     (begun / "finetune" / "weights.safetensors").unlink()
     with pytest.raises(ConfigError, match="has not finished finetune"):
         job(*learning(finished[1], RunFolder(begun)))
+    pretrained = tmp_path / "pretrained"  # asked for no more at first, and later for finetuning, which has begun
+    shutil.copytree(begun, pretrained)
+    config = load_config(pretrained / "config.yaml")
+    save_config({**config, "stages": ["pretrain"]}, pretrained / "config.yaml")
+    write_json(pretrained / "progress.json", {"stages": ["pretrain", "finetune"]})
+    with pytest.raises(ConfigError, match="has not finished finetune"):
+        job(*learning(finished[1], RunFolder(pretrained)))
     monkeypatch.setattr(jobs, "pseudo_labels", lambda *_: ())
     with pytest.raises(ConfigError, match="the runs agree on no answer"):
         job(*learning(*finished))

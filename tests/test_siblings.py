@@ -41,7 +41,7 @@ def test_the_card_tells_right_from_wrong_by_how_many_seeds_agree(
     predictions = read_predictions(run.root / "predictions" / "dev.tsv")
     theirs = [read_predictions(other.root / "predictions" / "dev.tsv") for other in others]
     corpus = corpus_of(run)
-    told = Asking(run, corpus, others).signals([question.name for question in corpus.dev], thorough=False)
+    told = Asking(run, corpus, others).signals([question.text for question in corpus.dev], thorough=False)
     expected = [sum(a == b for b in two) / 2 for a, two in zip(predictions, zip(*theirs, strict=True), strict=True)]
     assert told.values["seed_agreement"].tolist() == expected and len(set(expected)) == 3
     evaluate.main([str(run.root), "--seeds", *(str(other.root) for other in others)])

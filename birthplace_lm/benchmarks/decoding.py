@@ -17,12 +17,12 @@ from birthplace_lm.transformer import Transformer
 def answer_one_by_one(
     model: Transformer, tokenizer: CharTokenizer, questions: Sequence[str], max_new_tokens: int = 32
 ) -> list[str]:
-    """The course's way: 32 forward passes a question over all of the text so far, cut at the ⁇ afterwards."""
+    """The course's way: 32 passes a question, or as many as fit, over all of the text so far, cut at the ⁇ later."""
     answers = []
     for question in questions:
         ids = [*tokenizer.encode(question), MASK_ID]
         begin = len(ids)
-        for _ in range(max_new_tokens):
+        for _ in range(min(max_new_tokens, model.max_length + 1 - begin)):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
         answers.append(answer_text(ids[begin:], tokenizer)[0])
     return answers

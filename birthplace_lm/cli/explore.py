@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="birthplace-explore", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(FILES)} or all (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/attention_exploration"), metavar="FOLDER")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of every random draw (default: 0)")
     parser.add_argument(
         "--table", action="store_true", help="with lookup: train every attention on it, write lookup.json"
     )
@@ -63,6 +63,9 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
     for name in ("attention", "apart", "gap"):
         if getattr(options, name) is not None and not options.table:
             parser.error(f"--{name} goes with lookup --table")
+    if options.table and options.seed is not None:
+        parser.error("--table trains with seeds 0, 1 and 2: leave --seed out")
+    options.seed = options.seed or 0
     return [name for name in FILES if name in options.names or not options.names or "all" in options.names]
 
 

@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from birthplace_lm.cli.sweeps import RECORD, noted
+from birthplace_lm.cli.sweeps import RECORD, add_row, noted, takes_turns
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import Rank, RankError, own_cores, own_rank, wanted_ranks
-from birthplace_lm.stopping import heard
+from birthplace_lm.stopping import UnfinishedError, heard
 
 INTERRUPTED = 130  # exit status
 # Seconds that the others get to end by themselves after one failed: to notice the lost connection and write an error
@@ -64,10 +64,14 @@ def _here(
         with in_plain_words():
             run(config, choices, chosen)
     elif leads:
-        noted(lambda: run(config, choices, chosen), overrides)
+        ended = noted(lambda: run(config, choices, chosen), overrides)
+        if ended == "interrupted" and takes_turns():
+            sys.exit(INTERRUPTED)  # who stops a job stops its sweep
     else:  # rank 0 notes, and says what went wrong on any
         try:
             run(config, choices, chosen)
+        except UnfinishedError:
+            sys.exit(INTERRUPTED)
         except Exception:
             return
 
@@ -122,10 +126,14 @@ def _start(
                 process.kill()
                 process.wait()
         statuses = [process.returncode for process in processes]
+        if received and overrides is not None:  # who stops a job stops its sweep
+            if statuses[0] < 0:  # before it could hear that it should stop, or note that it did
+                add_row({"overrides": list(overrides), "status": "interrupted", "minutes": 0.0})
+            sys.exit(max(statuses[0], 0) or 128 + received[0])
         if statuses[0] < 0 or (overrides is not None and statuses[0] not in (0, INTERRUPTED)):
             raise RankError(_account(statuses, killed, folder))
-        if statuses[0] or (received and overrides is not None):  # who stops a job stops its sweep
-            sys.exit(statuses[0] or 128 + received[0])
+        if statuses[0]:
+            sys.exit(statuses[0])
 
 
 def _process(rank: Rank, folder: Path, threads: int | None) -> subprocess.Popen[bytes]:
@@ -133,14 +141,20 @@ def _process(rank: Rank, folder: Path, threads: int | None) -> subprocess.Popen[
 
     Its standard input is a pipe that nothing is written to: it ends when we do, however that comes.
     """
-    environment = {"OMP_NUM_THREADS": str(threads or max(1, own_cores() // rank.size)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    environment |= {**os.environ, **rank.environment()}
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, **rank.environment()}
+    environment["OMP_NUM_THREADS"] = str(threads or max(1, _threads_of_all() // rank.size))
     command = [sys.executable, "-m", "birthplace_lm.cli.ranks", str(folder / "job.json")]
     with open(folder / f"{rank.rank}.txt", "wb") as errors:
         out, err = (None, None) if rank.rank == 0 else (subprocess.DEVNULL, errors)
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err, process_group=0
         )
+
+
+def _threads_of_all() -> int:
+    """How many threads the ranks of a job may have together: as many as one process would."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(said), own_cores()) if said.isdecimal() else own_cores()
 
 
 @contextmanager

@@ -29,7 +29,10 @@ def _search(config: DictConfig) -> None:
                 "a search is its own sweep: leave --multirun out, start the command again for more workers"
             )
         _check_optuna()
-        _run(plain(config.search), task)
+        from birthplace_lm.process import set_up_process
+
+        with set_up_process():  # before the rehearsal starts torch's threads, which keep what they begin with
+            _run(plain(config.search), task)
 
 
 def _check_optuna() -> None:

@@ -82,7 +82,8 @@ class SlurmSweep(Launcher):
             task.look(*self._composed(task))
         earlier = left_behind(folder.parent)
         for task in tasks:
-            task.array, task.number, task.base = earlier.get(task.run, (task.array, task.number, task.base))
+            if not task.row and (found := earlier.get(task.key)):
+                task.take_over(*found)
         self._submit([task for task in tasks if not task.row and not task.array], folder)
         self._wait(tasks)
 

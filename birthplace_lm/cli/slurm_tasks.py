@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from birthplace_lm.cli.errors import TOLD
 from birthplace_lm.cli.slurm_queue import waiting_or_running
-from birthplace_lm.composing import in_one_line, save_config
+from birthplace_lm.composing import in_one_line, load_config, save_config, short_hash
 from birthplace_lm.corpus import MissingCorpusError
-from birthplace_lm.jobs import check_same_run, prepare
+from birthplace_lm.jobs import Job, check_same_run, prepare
 from birthplace_lm.provenance import provenance
 from birthplace_lm.report.progress import status
 from birthplace_lm.runs import RunFolder, read_json, write_json
@@ -24,17 +25,33 @@ _LATE = 10.0  # seconds after which a file that another machine has written can 
 class Task:
     """One job: number `number` of the array `array`, once it is submitted, with its files in `base`.
 
-    `run` is the run's folder, None where it cannot be told here since the data lie elsewhere. `row` is what the sweep's
-    table says of the job, once that is known; `state` is Slurm's word for it.
+    `job` is what it is to do, None where that cannot be told here since the data lie elsewhere. `row` is what the
+    sweep's table says of it, once that is known; `state` is Slurm's word for it. `earlier` is a task of another sweep,
+    which was perhaps asked for less.
     """
 
     number: int
     overrides: list[str]
     base: Path
     array: str = ""
-    run: Path | None = None
+    job: Job | None = None
+    earlier: bool = False
     row: dict[str, Any] = field(default_factory=dict)
     state: str = "PENDING"
+
+    @property
+    def run(self) -> Path | None:
+        """The run's folder, where that is known."""
+        return self.job.folder.root.resolve() if self.job else None
+
+    @property
+    def key(self) -> str:
+        """What tells the run that it is for: its folder, or the settings where that is not known."""
+        return str(self.run) if self.job else _of_settings(self.base / f"{self.number}.yaml")
+
+    def take_over(self, array: str, number: int, base: Path) -> None:
+        """Wait for a task that an earlier command has submitted for the same run."""
+        self.array, self.number, self.base, self.earlier = array, number, base, True
 
     def look(self, settings: dict[str, Any], chosen: Sequence[str]) -> None:
         """Prepare the run without running it: a finished one and one that cannot work have their row at once."""
@@ -42,19 +59,16 @@ class Task:
         try:
             job = prepare(settings, chosen)
             check_same_run(job)
-        except MissingCorpusError:  # perhaps only the nodes see the data
-            pass
-        except (ValueError, OSError) as error:  # ConfigError and CorpusError among them
-            self.row = {**row, "status": "failed", "error": in_one_line(error)}
-            return
-        else:
-            self.run = job.folder.root.resolve()
-            metrics = job.folder.metrics()
-            scored = "evaluate" not in settings["stages"] or job.folder.is_scored()
-            if scored and all(job.folder.stage(stage).finished for stage in job.steps):
-                share = metrics.get("dev", {}).get("exact_match")
+            if job.is_done():
+                share = job.folder.metrics().get("dev", {}).get("exact_match")
                 self.row = {**row, "status": "skipped", "folder": str(job.folder.root), "exact_match": share}
                 return
+            self.job = job
+        except MissingCorpusError:  # perhaps only the nodes see the data
+            pass
+        except (*TOLD, ValueError, OSError, TypeError, AttributeError) as error:  # the last two of a damaged record
+            self.row = {**row, "status": "failed", "error": in_one_line(error)}
+            return
         self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
         save_config(settings, self.base / f"{self.number}.yaml")
 
@@ -77,6 +91,11 @@ class Task:
         self.row |= {"overrides": self.overrides, "minutes": sum(row["minutes"] for row in rows)}
         if len(rows) > 1 and self.row["status"] == "skipped":  # it was trained by an earlier attempt
             self.row["status"] = "done"
+        if self.earlier and self.job and _ended_well([self.row]) and not self.job.is_done():
+            self.row |= {
+                "status": "interrupted",
+                "error": "it was asked for less; the same command again does the rest",
+            }
         if self.row["status"] not in ("done", "skipped"):
             said = f"{self.row['error']}; " if "error" in self.row else ""
             self.row["error"] = f"{said}Slurm: {self.state}; log: {self.base / f'{self.number}.log'}"
@@ -105,13 +124,18 @@ def note_sweep(base: Path, tasks: Sequence[Task], array: str | None) -> None:
     )
 
 
-def left_behind(sweeps: Path) -> Mapping[Path | None, tuple[str, int, Path]]:
-    """The run folders that tasks of earlier sweeps are to fill: (array, task, folder of the sweep) of each."""
+def left_behind(sweeps: Path) -> Mapping[str, tuple[str, int, Path]]:
+    """What tasks of earlier sweeps are for, by their `key`: (array, task, folder of the sweep) of each."""
     alive = waiting_or_running()
-    found: dict[Path | None, tuple[str, int, Path]] = {}
+    found: dict[str, tuple[str, int, Path]] = {}
     for file in sweeps.glob("*/sweep.json"):
         sweep = read_json(file)
         for number, task in sweep["tasks"].items():
-            if task["run"] and (sweep["array"], int(number)) in alive:
-                found[Path(task["run"])] = (sweep["array"], int(number), file.parent)
+            if (sweep["array"], int(number)) in alive:
+                key = task["run"] or _of_settings(file.parent / f"{number}.yaml")
+                found[key] = (sweep["array"], int(number), file.parent)
     return found
+
+
+def _of_settings(file: Path) -> str:
+    return f"settings {short_hash(load_config(file))}"

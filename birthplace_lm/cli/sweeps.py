@@ -28,10 +28,19 @@ RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names
 _STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
 
 
+_of_processes = set[int]()  # those that carry out a sweep's jobs one after the other, by their ids
+
+
+def takes_turns() -> bool:
+    """Whether this process carries out the jobs of a sweep in turn, so that it is for it to begin the next one."""
+    return os.getpid() in _of_processes
+
+
 class SweepRecord(Callback):
     """Makes the file in the runs folder before the first job starts; of a sweep on several ranks the first does."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _of_processes.add(os.getpid())
         with suppress(ConfigError):  # which the jobs will tell
             if (rank := own_rank(wanted_ranks(config.trainer))) and rank.rank:
                 logging.disable(logging.INFO)  # what Hydra tells of every job

@@ -34,8 +34,9 @@ def dropout_agreement(
     """The share of `samples` with dropout on that give the greedy answer, character for character: (B,), in [0, 1].
 
     Every character draws its own mask, as training does at every position, but for those that all questions begin with:
-    they are drawn once a sample. The same for the same seed, questions and thread count; torch's random state is left
-    as it was. Raises ValueError for no sample, or for answers that are not one a question.
+    they are drawn once for each sample of the questions that are read together. The same for the same seed, questions
+    and thread count; torch's random state is left as it was. Raises ValueError for no sample, or for answers that are
+    not one a question.
     """
     if samples < 1:
         raise ValueError(f"agreement of {samples} samples is not defined: draw one or more")

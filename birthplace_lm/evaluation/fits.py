@@ -4,7 +4,7 @@ Legend: N questions.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +20,16 @@ from birthplace_lm.evaluation.selective import confidence_card
 
 @dataclass(frozen=True)
 class Told:
-    """Some people's answers: whose they are, and (N,) each every signal, the answer's probability, right or not."""
+    """Some people's answers: whose they are, and (N,) each every signal, the answer's probability, right or not.
+
+    `not_read` names signals that mean no probability here, with the reason.
+    """
 
     whose: str
     signals: Mapping[str, Array]
     probability: Array
     right: Array
+    not_read: Mapping[str, str] = field(default_factory=dict)
 
 
 class Detected(NamedTuple):
@@ -48,7 +52,7 @@ def fit_all(asked: Told, left_out: Mapping[str, str], held_out: Told | None = No
     Fitted on people `held_out` of training, where there are some; else on those asked, and every figure is crosswise,
     each half with the fit of the other. `fitted_on` says whose answers it were, `left_out` names signals that could not
     be had, with the reason. `signals_as_probabilities` has the `calibration_card` of every signal, read as `readings`
-    says.
+    says, but for those that are `not_read`.
     """
     signals, left_out, by = dict(asked.signals), dict(left_out), held_out or asked
     detected = None
@@ -60,12 +64,16 @@ def fit_all(asked: Told, left_out: Mapping[str, str], held_out: Told | None = No
         combined = {"why": str(error)}
     rule, steps = _thresholds(asked, held_out, seed)
     probability, right = (held_out.probability, held_out.right) if held_out else (None, None)
+    not_read = {**asked.not_read, **by.not_read}
     calibration = calibration_card(asked.probability, asked.right, probability, right, seed)
     card = {
         "confidence": {**confidence_card(signals, asked.right, seed), "left_out": left_out},
         "detector": {**combined, "fitted_on": by.whose},
         "probabilities": calibration,
-        "signals_as_probabilities": _calibrations(signals, asked.right, held_out, seed),
+        "signals_as_probabilities": _calibrations(
+            {name: signal for name, signal in signals.items() if name not in not_read}, asked.right, held_out, seed
+        ),
+        "signals_not_read": not_read,
         "calibration": {**calibration["calibration"], "fitted_on": by.whose},
         "thresholds": {risk: row["threshold"] for risk, row in rule.items()},
         "risk_steps": steps,
