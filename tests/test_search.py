@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 optuna = pytest.importorskip("optuna")
 
@@ -24,6 +25,7 @@ from optuna.pruners import BasePruner  # noqa: E402
 from optuna.samplers import BaseSampler  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
+from birthplace_lm.cli import search as search_command  # noqa: E402
 from birthplace_lm.composing import ConfigError, build  # noqa: E402
 from birthplace_lm.finiteness import NonFiniteLossError  # noqa: E402
 from birthplace_lm.report.progress import statuses  # noqa: E402
@@ -132,6 +134,15 @@ def test_a_space_is_read_as_the_configuration_has_its_values() -> None:
 def test_what_cannot_be_searched_is_said_with_the_key(key: str, given: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=f"search.space: {key}.*{message}"):
         read_space({key: given}, base())
+
+
+def test_a_search_sets_its_process_as_its_trials_do_before_anything_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that torch starts keep what the thread that starts them has: a trial comes too late to set it."""
+    seen: list[float] = []
+    monkeypatch.setattr(search_command, "_run", lambda *_: seen.append(float(torch.tensor(1e-39) * torch.ones(()))))
+    monkeypatch.setattr(sys, "argv", ["birthplace-search", "search=lr_and_mix", "experiment=demo"])
+    search_command.main()
+    assert seen == [0.0]
 
 
 def test_an_empty_space_is_no_search() -> None:

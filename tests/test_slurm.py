@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytorch_lightning as pl
@@ -28,6 +28,9 @@ from tests import one_node_slurm
 from tests.helpers import CONFIGS
 from tests.test_configs import composed
 from tests.test_stages import TINY, tiny_run
+
+if TYPE_CHECKING:
+    from birthplace_lm.cli.slurm_tasks import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, "-m", "birthplace_lm"]
@@ -215,6 +218,68 @@ def test_a_folder_of_another_run_is_no_finished_job(tmp_path: Path) -> None:
         task.look({**plain(composed(*TINY, *overrides)), "choices": {"attention": "vanilla"}}, ())
         assert task.row["status"] == status
     assert "holds another run" in task.row["error"] and "seed: 7 here, 0 there" in task.row["error"]
+
+
+def looked_at(folder: Path, *overrides: str, number: int = 3, base: str = "base") -> "Task":
+    from birthplace_lm.cli.slurm_tasks import Task
+
+    shown = [*overrides, f"paths.runs={folder}"]
+    task = Task(number, shown, folder / base)
+    of_files = any(override.startswith("data=") for override in overrides)
+    tiny = [override for override in TINY if not (of_files and override.startswith("data."))]
+    task.look({**plain(composed(*tiny, *shown)), "choices": {"attention": "vanilla"}}, ())
+    return task
+
+
+def test_a_finished_run_is_sent_again_only_for_what_is_left(tmp_path: Path) -> None:
+    tiny_run(tmp_path, "name=mine", "stages=[finetune]")
+    assert looked_at(tmp_path, "name=mine", "stages=[finetune]").row["status"] == "skipped"
+    assert not looked_at(tmp_path, "name=mine", "stages=[finetune,evaluate]").row
+    tiny_run(tmp_path, "name=mine", "stages=[finetune,evaluate]")
+    assert looked_at(tmp_path, "name=mine", "stages=[finetune,evaluate]").row["status"] == "skipped"
+    assert not looked_at(tmp_path, "name=mine", "stages=[finetune,evaluate]", "logger=tensorboard").row  # is not told
+
+
+def test_a_record_that_cannot_be_read_is_its_own_jobs_failure(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, "name=mine")
+    for damage in ("[]", '{"scored"', '{"dev": 3}'):
+        (run.root / "metrics.json").write_text(damage)
+        task = looked_at(tmp_path, "name=mine")
+        assert task.row.get("status") == "failed" or not task.row  # or it is done again; the sweep goes on
+
+
+def test_a_job_that_waits_already_is_found_by_its_run_or_by_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its settings where only the nodes see the data, so that here nobody can say which run it is."""
+    from birthplace_lm.cli import slurm_tasks
+
+    elsewhere = ("data=cs224n", "data.dir=/only/on/the/nodes")
+    cases = {4: ("seed=4",), 5: ("seed=5",), 6: ("seed=6", *elsewhere), 7: ("seed=7", *elsewhere)}
+    first = [looked_at(tmp_path, *overrides, number=number, base="first") for number, overrides in cases.items()]
+    assert [task.job is None for task in first] == [False, False, True, True]
+    slurm_tasks.note_sweep(tmp_path / "first", first, "77")
+    monkeypatch.setattr(slurm_tasks, "waiting_or_running", lambda: {("77", 4), ("77", 6)})
+    earlier = slurm_tasks.left_behind(tmp_path)
+    (tmp_path / "first" / "7.yaml").write_text("a: [")  # of a task that has ended; nobody needs it
+    again = [looked_at(tmp_path, *overrides, number=0, base=f"again{number}") for number, overrides in cases.items()]
+    assert [earlier.get(task.key) for task in again] == [
+        ("77", 4, tmp_path / "first"), None, ("77", 6, tmp_path / "first"), None
+    ]  # fmt: skip
+
+
+def test_a_job_that_was_asked_for_less_is_not_what_is_asked_for_now(tmp_path: Path) -> None:
+    for stages, status in (("stages=[finetune]", "done"), ("stages=[finetune,evaluate]", "interrupted")):
+        task = looked_at(tmp_path, "name=mine", stages, base=stages)
+        base = tmp_path / "earlier"
+        base.mkdir(exist_ok=True)
+        (base / "8.jsonl").write_text(json.dumps({"status": "done", "minutes": 1.0}) + "\n")
+        task.take_over("77", 8, base)
+        tiny_run(tmp_path, "name=mine", "stages=[finetune]")
+        task.state = "COMPLETED"
+        task.close()
+        assert task.row["status"] == status
+    assert "asked for less; the same command again does the rest" in task.row["error"]
 
 
 def test_the_last_word_of_a_job_that_was_queued_again_is_waited_for(tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from birthplace_lm.cli import sweeps
+from birthplace_lm.cli import ranks, sweeps
+from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.composing import ConfigError
+from birthplace_lm.ranks import Rank
 from birthplace_lm.runs import RunFolder, read_json
 from tests.helpers import CONFIGS
 from tests.test_configs import composed
@@ -92,6 +97,49 @@ def test_a_job_that_another_command_is_at_is_passed_over_and_did_not_fail(
     out = capsys.readouterr().out
     told = " ".join(re.sub("[│┃]", " ", out).split())  # a long path wraps the cells of the table
     assert "1 elsewhere" in told and "failed" not in told and f"in use by process {os.getpid()}" in told
+
+
+@pytest.mark.slow
+def test_who_stops_a_job_stops_its_sweep(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "birthplace_lm", "-m", *TINY, "stages=[finetune]", "threads=1", "seed=0,1,2"]
+    long = ["finetune.epochs=100000", "checkpoint.every_n_steps=1"]
+    process = subprocess.Popen([*command, *long], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("runs/*/finetune/checkpoints/step_*.ckpt")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED and "SIGTERM: saving after this step" in out, out
+    assert "1 interrupted; noted in" in out and len(list(tmp_path.glob("runs/*/config.yaml"))) == 1
+
+
+@pytest.mark.parametrize(("turns", "ended", "stops"), [(True, "interrupted", True), (True, "failed", False),
+                                                       (False, "interrupted", False)])  # fmt: skip
+def test_a_job_stops_the_sweep_only_where_it_would_begin_the_next(
+    turns: bool, ended: str, stops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "noted", lambda *_: ended)
+    monkeypatch.setattr(sweeps, "_of_processes", {os.getpid()} if turns else {os.getpid() + 1})
+    with pytest.raises(SystemExit, match="130") if stops else nullcontext():
+        ranks.carry_out(composed(*TINY), {}, [], ["seed=1"])
+
+
+@pytest.mark.parametrize(("said", "each"), [(None, 4), ("6", 3), ("1", 1), ("64", 4), ("junk", 4)])
+def test_ranks_share_the_threads_that_one_process_would_have(
+    said: str | None, each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a batch script says of all of them: with as many each they would be in each other's way."""
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(ranks, "own_cores", lambda: 8)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: started.append(env))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    for threads in (None, 5):
+        ranks._process(Rank(1, 2, 1, 0, "127.0.0.1", 1), tmp_path, threads)
+    assert [env["OMP_NUM_THREADS"] for env in started] == [str(each), "5"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 
 from birthplace_lm.cli.errors import TOLD
 from birthplace_lm.cli.slurm_queue import waiting_or_running
-from birthplace_lm.composing import in_one_line, load_config, save_config, short_hash
+from birthplace_lm.composing import ConfigError, in_one_line, load_config, save_config, short_hash
 from birthplace_lm.corpus import MissingCorpusError
 from birthplace_lm.jobs import Job, check_same_run, prepare
 from birthplace_lm.provenance import provenance
@@ -138,4 +138,8 @@ def left_behind(sweeps: Path) -> Mapping[str, tuple[str, int, Path]]:
 
 
 def _of_settings(file: Path) -> str:
-    return f"settings {short_hash(load_config(file))}"
+    """Tells settings from others; a file that cannot be read is like none."""
+    try:
+        return f"settings {short_hash(load_config(file))}"
+    except (ConfigError, OSError):
+        return f"unknown {file}"
