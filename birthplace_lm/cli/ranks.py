@@ -71,7 +71,8 @@ def _here(
         try:
             run(config, choices, chosen)
         except UnfinishedError:
-            sys.exit(INTERRUPTED)
+            if takes_turns():
+                sys.exit(INTERRUPTED)
         except Exception:
             return
 

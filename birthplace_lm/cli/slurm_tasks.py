@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from birthplace_lm.cli.errors import TOLD
 from birthplace_lm.cli.slurm_queue import waiting_or_running
 from birthplace_lm.composing import ConfigError, in_one_line, load_config, save_config, short_hash
-from birthplace_lm.corpus import MissingCorpusError
+from birthplace_lm.corpus import Corpus, MissingCorpusError
 from birthplace_lm.jobs import Job, check_same_run, prepare
 from birthplace_lm.provenance import provenance
 from birthplace_lm.report.progress import status
@@ -59,14 +59,13 @@ class Task:
         try:
             job = prepare(settings, chosen)
             check_same_run(job)
-            if job.is_done():
-                share = job.folder.metrics().get("dev", {}).get("exact_match")
-                self.row = {**row, "status": "skipped", "folder": str(job.folder.root), "exact_match": share}
+            if finished := _finished(job):
+                self.row = {**row, "status": "skipped", **finished}
                 return
-            self.job = job
+            self.job = replace(job, corpus=Corpus((), (), (), ()))  # of which there would be one a job
         except MissingCorpusError:  # perhaps only the nodes see the data
             pass
-        except (*TOLD, ValueError, OSError, TypeError, AttributeError) as error:  # the last two of a damaged record
+        except (*TOLD, ValueError, OSError) as error:
             self.row = {**row, "status": "failed", "error": in_one_line(error)}
             return
         self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,7 +90,7 @@ class Task:
         self.row |= {"overrides": self.overrides, "minutes": sum(row["minutes"] for row in rows)}
         if len(rows) > 1 and self.row["status"] == "skipped":  # it was trained by an earlier attempt
             self.row["status"] = "done"
-        if self.earlier and self.job and _ended_well([self.row]) and not self.job.is_done():
+        if self.earlier and self.job and _ended_well([self.row]) and not _is_finished(self.job):
             self.row |= {
                 "status": "interrupted",
                 "error": "it was asked for less; the same command again does the rest",
@@ -105,6 +104,25 @@ class Task:
         record = self.base / f"{self.number}.jsonl"
         text = record.read_text(encoding="utf-8") if record.is_file() else ""
         return [json.loads(line) for line in text.splitlines()]
+
+
+def _finished(job: Job) -> dict[str, Any]:
+    """Folder and exact match of a run that has all that was asked for, else nothing; ConfigError for a damaged one."""
+    try:
+        share = job.folder.metrics().get("dev", {}).get("exact_match")
+        return {"folder": str(job.folder.root), "exact_match": share} if job.is_done() else {}
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{job.folder.root / 'metrics.json'} is damaged ({in_one_line(error)}): birthplace-evaluate "
+            f"{job.folder.root} writes it anew"
+        ) from error
+
+
+def _is_finished(job: Job) -> bool:
+    try:
+        return bool(_finished(job))
+    except ValueError:
+        return False
 
 
 def _ended_well(rows: Sequence[Mapping[str, Any]]) -> bool:
