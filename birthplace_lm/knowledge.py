@@ -237,12 +237,10 @@ def _swaps(asking: Asking, texts: Sequence[str], answers: Sequence[str], seed: i
     """How often the answer changes with either part of the name, and which part decides it."""
     pairs = [(name_in(text), answer) for text, answer in zip(texts, answers, strict=False) if name_span(text)]
     names, own = [name for name, _ in pairs], [answer for _, answer in pairs]
-
-    def with_other(surname: bool) -> list[str | None]:
-        others = swapped(names, asking.known_names, surname, seed)
-        return asking.answers([question_about(name) if name else None for name in others])
-
-    other_first, other_surname = with_other(surname=False), with_other(surname=True)
+    other_first, other_surname = (
+        asking.answers([name and question_about(name) for name in swapped(names, asking.known_names, surname, seed)])
+        for surname in (False, True)
+    )
     return {
         "flips_with_first_names": flips(own, other_first),
         "flips_with_surname": flips(own, other_surname),
