@@ -569,9 +569,13 @@ space: {finetune.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}, finetune.batc
 """
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def write_space(folder: Path) -> None:
     (folder / "own" / "search").mkdir(parents=True, exist_ok=True)
     (folder / "own" / "search" / "mine.yaml").write_text(SPACE)
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    write_space(folder)
     command = [sys.executable, "-m", "birthplace_lm.cli.search", "--config-dir", "own", "search=mine", *QUICK]
     command += ["stages=[finetune,finetune_only,evaluate]", "finetune.epochs=6", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -643,12 +647,24 @@ def test_every_sampler_and_pruner_composes_and_builds(part: str, option: str) ->
     assert isinstance(built(seed=3) if part == "sampler" else built, BaseSampler if part == "sampler" else BasePruner)
 
 
-@pytest.mark.slow
-def test_refusals_of_the_command_leave_nothing_behind(tmp_path: Path) -> None:
-    assert "compared on dev" in told(start(tmp_path, "held_out_share=0"), code=2)
-    assert "its own sweep" in told(start(tmp_path, "--multirun"), code=2)
-    assert "search.failures=0" in told(start(tmp_path, "search.failures=0"), code=2)
-    assert "no key of the configuration" in told(start(tmp_path, "+search.space={model.x: [1, 2]}"), code=2)
-    knob = told(start(tmp_path, "search/sampler=random", "+search.sampler.startup_trials=3"), code=2)
+def test_refusals_of_the_command_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_space(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*overrides: str) -> str:
+        monkeypatch.setattr(
+            sys, "argv", ["birthplace-search", "--config-dir", "own", "search=mine", *QUICK, *overrides]
+        )
+        with pytest.raises(SystemExit, match="2"):
+            search_command.main()
+        return capsys.readouterr().err
+
+    assert "compared on dev" in refused("held_out_share=0")
+    assert "its own sweep" in refused("--multirun")
+    assert "search.failures=0" in refused("search.failures=0")
+    assert "no key of the configuration" in refused("+search.space={model.x: [1, 2]}")
+    knob = refused("search/sampler=random", "+search.sampler.startup_trials=3")
     assert "search.sampler: " in knob and "startup_trials" in knob and "Traceback" not in knob
     assert not list(tmp_path.glob("runs/*/config.yaml")) and not list(tmp_path.glob("runs/.search/*"))
