@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from birthplace_lm.cli import ranks, sweeps
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.composing import ConfigError
-from birthplace_lm.ranks import Rank
+from birthplace_lm.ranks import Rank, RankError
 from birthplace_lm.runs import RunFolder, read_json
 from tests.helpers import CONFIGS
 from tests.test_configs import composed
@@ -124,6 +125,24 @@ def test_a_job_stops_the_sweep_only_where_it_would_begin_the_next(
     monkeypatch.setattr(sweeps, "_of_processes", {os.getpid()} if turns else {os.getpid() + 1})
     with pytest.raises(SystemExit, match="130") if stops else nullcontext():
         ranks.carry_out(composed(*TINY), {}, [], ["seed=1"])
+
+
+def test_ranks_that_were_stopped_before_they_could_hear_it_stop_the_sweep_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal while they import ends them at once: nothing of theirs is noted, and it is no failure of theirs."""
+    rank = SimpleNamespace(returncode=-signal.SIGTERM, kill=lambda: None, wait=lambda: None)
+    monkeypatch.setattr(ranks, "_process", lambda *_: rank)
+    monkeypatch.setattr(ranks, "_watch", lambda _: set())
+    monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record"))
+    for received, ends in (([signal.SIGTERM], SystemExit), ([], RankError)):
+        monkeypatch.setattr(ranks, "_signals_passed_on", lambda _, came=received: nullcontext(came))
+        with pytest.raises(ends) as ended:
+            ranks._start(composed(*TINY), {}, [], ["seed=1"], 2)
+        if received:
+            assert isinstance(ended.value, SystemExit) and ended.value.code == 128 + signal.SIGTERM
+            (row,) = (json.loads(line) for line in (tmp_path / "record").read_text().splitlines())
+            assert (row["overrides"], row["status"]) == (["seed=1"], "interrupted")
 
 
 @pytest.mark.parametrize(("said", "each"), [(None, 4), ("6", 3), ("1", 1), ("64", 4), ("junk", 4)])
