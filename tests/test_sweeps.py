@@ -134,6 +134,7 @@ def test_ranks_that_were_stopped_before_they_could_hear_it_stop_the_sweep_too(
     rank = SimpleNamespace(returncode=-signal.SIGTERM, kill=lambda: None, wait=lambda: None)
     monkeypatch.setattr(ranks, "_process", lambda *_: rank)
     monkeypatch.setattr(ranks, "_watch", lambda _: set())
+    monkeypatch.setattr(ranks, "_account", lambda *_: "rank 0 of 2 was ended by SIGTERM")
     monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record"))
     for received, ends in (([signal.SIGTERM], SystemExit), ([], RankError)):
         monkeypatch.setattr(ranks, "_signals_passed_on", lambda _, came=received: nullcontext(came))
