@@ -46,7 +46,7 @@ def questions_for(
         return None
     if options.start_from:
         folder = RunFolder(options.start_from)
-        return folder.load_model().eval(), folder.tokenizer(), questions
+        return folder.load_model(), folder.tokenizer(), questions
     tokenizer = CharTokenizer.fit([*corpus.documents, *(question.text for question in corpus.dev)])
-    model = model_of((options.attention or ["vanilla"])[0], options.model, options.dropout)(len(tokenizer))
-    return model.eval(), tokenizer, questions
+    model = model_of((options.attention or ["vanilla"])[0], options.model)(len(tokenizer))
+    return model, tokenizer, questions
