@@ -118,8 +118,11 @@ class Job:
             return BirthplaceDataModule(self.corpus.train, validation, self.tokenizer, size, seed=seed, **recipe)
 
 
-def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
-    """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError."""
+def prepare(settings: dict[str, Any], chosen: Sequence[str], asks: bool = True) -> Job:
+    """Find data, vocabulary, source and name, and build every part once; raises ConfigError or CorpusError.
+
+    What other runs are to answer takes them minutes: without `asks` it is left to whoever carries out the job.
+    """
     _check_stages(settings["stages"])
     _check_numbers(settings)
     check_trainer(settings["trainer"])
@@ -143,7 +146,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str]) -> Job:
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
         job = Job(settings, folder, corpus, tokenizer, source, teachers)
         model = job.model()
-    job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering, model.max_length))
+    job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering if asks else (), model.max_length))
     check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):

@@ -16,7 +16,7 @@ import pytest
 import torch.distributed as dist
 
 from birthplace_lm.checkpoints import CheckpointEvery
-from birthplace_lm.cli.ranks import _signals_passed_on
+from birthplace_lm.cli.children import signals_passed_on
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.data_parallel import Group
 from birthplace_lm.history import read_history
@@ -329,7 +329,8 @@ def test_a_sweep_goes_on_after_a_rank_failed_whoever_started_the_ranks(starter: 
         status, out = finish(tmp_path, *SWEEP, command=[sys.executable, *start], PYTHONPATH=path)
     assert status == 1 and "1 done, 1 failed" in out, out
     failure = "error: rank 1 of this run failed: ValueError: a bug on rank 1"
-    assert out.count("Launching 2 jobs") == out.count("finetune: done") == out.count(failure) == 1, out
+    assert out.count("finetune: done") == out.count(failure) == 1, out
+    assert starter == "birthplace-train" or out.count("Launching 2 jobs") == 1, out
     (record,) = (tmp_path / "runs" / ".sweeps").glob("*.jsonl")
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     assert [row["status"] for row in rows] == ["failed", "done"] and "a bug on rank 1" in rows[0]["error"]
@@ -370,7 +371,7 @@ def test_a_signal_is_passed_on_unless_it_was_ignored_before(heard: bool) -> None
     first: Any = SimpleNamespace(send_signal=sent.append)
     former = signal.signal(signal.SIGHUP, signal.SIG_DFL if heard else signal.SIG_IGN)  # ignored: as under nohup
     try:
-        with _signals_passed_on(first) as received:
+        with signals_passed_on([first]) as received:
             signal.raise_signal(signal.SIGHUP)
         assert received == sent == ([signal.SIGHUP] if heard else [])
     finally:

@@ -30,7 +30,7 @@ from tests.test_configs import composed
 from tests.test_stages import TINY, tiny_run
 
 if TYPE_CHECKING:
-    from birthplace_lm.cli.slurm_tasks import Task
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, "-m", "birthplace_lm"]
@@ -182,49 +182,49 @@ def test_states_come_from_the_queue_and_then_from_the_accounting(
 def test_what_a_job_did_not_note_itself_slurm_tells(
     noted: list[str], state: str, status: str, minutes: float, error: str | None, tmp_path: Path
 ) -> None:
-    from birthplace_lm.cli.slurm_tasks import Task
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
     rows = [{"status": word, "minutes": i + 1.0} for i, word in enumerate(noted)]
     rows = [{**row, "error": "at step 5"} if row["status"] == "interrupted" else row for row in rows]
     if rows:
         (tmp_path / "3.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = Task(3, ["seed=3"], tmp_path, state=state)
+    task = SlurmTask(3, ["seed=3"], tmp_path, state=state)
     task.close()
     assert task.row.pop("error", None) == (error.format(tmp_path) if error else None)
     assert task.row == {"overrides": ["seed=3"], "status": status, "minutes": minutes}
 
 
 def test_a_job_whose_data_only_the_nodes_see_is_sent_all_the_same(tmp_path: Path) -> None:
-    from birthplace_lm.cli.slurm_tasks import Task
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
     of_files = [override for override in TINY if not override.startswith("data.")]
     for tiny, source, sent in (
         (of_files, ["data=cs224n", "data.dir=/only/on/the/nodes"], True),
         (TINY, ["data.people=-1"], False),
     ):
-        task = Task(3, source, tmp_path / "base")
+        task = SlurmTask(3, source, tmp_path / "base")
         task.look({**plain(composed(*tiny, f"paths.runs={tmp_path}", *source)), "choices": {}}, ())
         assert (task.base / "3.yaml").is_file() is sent and ("error" in task.row) is not sent and task.run is None
         (task.base / "3.yaml").unlink(missing_ok=True)
 
 
 def test_a_folder_of_another_run_is_no_finished_job(tmp_path: Path) -> None:
-    from birthplace_lm.cli.slurm_tasks import Task
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
     tiny_run(tmp_path, "name=mine")
     for seed, status in ((0, "skipped"), (7, "failed")):
         overrides = ["name=mine", f"seed={seed}", f"paths.runs={tmp_path}"]
-        task = Task(3, overrides, tmp_path / "base")
+        task = SlurmTask(3, overrides, tmp_path / "base")
         task.look({**plain(composed(*TINY, *overrides)), "choices": {"attention": "vanilla"}}, ())
         assert task.row["status"] == status
     assert "holds another run" in task.row["error"] and "seed: 7 here, 0 there" in task.row["error"]
 
 
-def looked_at(folder: Path, *overrides: str, number: int = 3, base: str = "base") -> "Task":
-    from birthplace_lm.cli.slurm_tasks import Task
+def looked_at(folder: Path, *overrides: str, number: int = 3, base: str = "base") -> "SlurmTask":
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
     shown = [*overrides, f"paths.runs={folder}"]
-    task = Task(number, shown, folder / base)
+    task = SlurmTask(number, shown, folder / base)
     of_files = any(override.startswith("data=") for override in overrides)
     tiny = [override for override in TINY if not (of_files and override.startswith("data."))]
     task.look({**plain(composed(*tiny, *shown)), "choices": {"attention": "vanilla"}}, ())
@@ -253,12 +253,13 @@ def test_a_job_that_waits_already_is_found_by_its_run_or_by_its_settings(
 ) -> None:
     """By its settings where only the nodes see the data, so that here nobody can say which run it is."""
     from birthplace_lm.cli import slurm_tasks
+    from birthplace_lm.cli.tasks import note_sweep
 
     elsewhere = ("data=cs224n", "data.dir=/only/on/the/nodes")
     cases = {4: ("seed=4",), 5: ("seed=5",), 6: ("seed=6", *elsewhere), 7: ("seed=7", *elsewhere)}
     first = [looked_at(tmp_path, *overrides, number=number, base="first") for number, overrides in cases.items()]
     assert [task.job is None for task in first] == [False, False, True, True]
-    slurm_tasks.note_sweep(tmp_path / "first", first, "77")
+    note_sweep(tmp_path / "first", first, "77")
     monkeypatch.setattr(slurm_tasks, "waiting_or_running", lambda: {("77", 4), ("77", 6)})
     earlier = slurm_tasks.left_behind(tmp_path)
     (tmp_path / "first" / "7.yaml").write_text("a: [")  # of a task that has ended; nobody needs it
@@ -284,11 +285,11 @@ def test_a_job_that_was_asked_for_less_is_not_what_is_asked_for_now(tmp_path: Pa
 
 def test_the_last_word_of_a_job_that_was_queued_again_is_waited_for(tmp_path: Path) -> None:
     """Another machine writes it, and it may come to be seen here after Slurm knows that the job is through."""
-    from birthplace_lm.cli.slurm_tasks import Task
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
     record = tmp_path / "3.jsonl"
     record.write_text(json.dumps({"status": "interrupted", "minutes": 1.0, "error": "x"}) + "\n")
-    task = Task(3, ["seed=3"], tmp_path, state="COMPLETED")
+    task = SlurmTask(3, ["seed=3"], tmp_path, state="COMPLETED")
     late = Timer(0.5, lambda: record.open("a").write(json.dumps({"status": "done", "minutes": 2.0}) + "\n"))
     late.start()
     task.close()

@@ -14,27 +14,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from birthplace_lm.cli import ranks, sweeps
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import Rank, RankError
-from birthplace_lm.runs import RunFolder, read_json
-from tests.helpers import CONFIGS
+from birthplace_lm.runs import RunFolder
 from tests.test_configs import composed
 from tests.test_stages import TINY
 
 
 def sweep(folder: Path, *overrides: str) -> tuple[int, list[dict[str, object]], str]:
-    """Exit code, the noted rows and what was printed of one sweep over tiny runs."""
+    """Exit code, the noted rows in the jobs' order and what was printed of one sweep over tiny runs."""
     command = [sys.executable, "-m", "birthplace_lm", "--multirun", *TINY, "stages=[finetune,evaluate]", "threads=1"]
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # what a user has
     done = subprocess.run(
         [*command, *overrides], cwd=folder, env=own, capture_output=True, text=True, timeout=240, check=False
     )
     records = sorted((folder / "runs" / ".sweeps").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    return done.returncode, [json.loads(line) for line in records[-1].read_text().splitlines()], done.stdout
+    rows = [json.loads(line) for line in records[-1].read_text().splitlines()]
+    return done.returncode, sorted(rows, key=lambda row: row["number"]), done.stdout
 
 
 def statuses(rows: list[dict[str, object]]) -> dict[str, object]:
@@ -101,19 +100,29 @@ def test_a_job_that_another_command_is_at_is_passed_over_and_did_not_fail(
 
 
 @pytest.mark.slow
-def test_who_stops_a_job_stops_its_sweep(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "at_once", "told"),
+    [
+        (["hydra/launcher=basic"], 1, "SIGTERM: saving after this step"),
+        (["hydra.launcher.parallel=1"], 1, "SIGTERM: saving after this step"),
+        (["hydra.launcher.parallel=2"], 2, "stopping: 2 jobs save after their step"),
+    ],
+)
+def test_who_stops_a_job_stops_its_sweep(launcher: list[str], at_once: int, told: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "birthplace_lm", "-m", *TINY, "stages=[finetune]", "threads=1", "seed=0,1,2"]
-    long = ["finetune.epochs=100000", "checkpoint.every_n_steps=1"]
+    long = ["finetune.epochs=100000", "checkpoint.every_n_steps=1", *launcher]
     process = subprocess.Popen([*command, *long], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
-        while process.poll() is None and not list(tmp_path.glob("runs/*/finetune/checkpoints/step_*.ckpt")):
+        while process.poll() is None:
+            if len({path.parent for path in tmp_path.glob("runs/*/finetune/checkpoints/step_*.ckpt")}) == at_once:
+                break
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=100)
     finally:
         process.kill()
-    assert process.returncode == INTERRUPTED and "SIGTERM: saving after this step" in out, out
-    assert "1 interrupted; noted in" in out and len(list(tmp_path.glob("runs/*/config.yaml"))) == 1
+    assert process.returncode == INTERRUPTED and told in out, out
+    assert f"{at_once} interrupted; noted in" in out and len(list(tmp_path.glob("runs/*/config.yaml"))) == at_once
 
 
 @pytest.mark.parametrize(("turns", "ended", "stops"), [(True, "interrupted", True), (True, "failed", False),
@@ -137,7 +146,7 @@ def test_ranks_that_were_stopped_before_they_could_hear_it_stop_the_sweep_too(
     monkeypatch.setattr(ranks, "_account", lambda *_: "rank 0 of 2 was ended by SIGTERM")
     monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record"))
     for received, ends in (([signal.SIGTERM], SystemExit), ([], RankError)):
-        monkeypatch.setattr(ranks, "_signals_passed_on", lambda _, came=received: nullcontext(came))
+        monkeypatch.setattr(ranks, "signals_passed_on", lambda _, came=received: nullcontext(came))
         with pytest.raises(ends) as ended:
             ranks._start(composed(*TINY), {}, [], ["seed=1"], 2)
         if received:
@@ -174,47 +183,6 @@ def test_two_sweeps_at_once_share_their_jobs(tmp_path: Path) -> None:
     assert sorted(trained) == ["seed=0", "seed=1", "seed=2"]
     code, last, _ = sweep(tmp_path, "seed=0,1,2")
     assert code == 0 and set(statuses(last).values()) == {"skipped"}
-
-
-@pytest.mark.slow
-def test_jobs_run_side_by_side(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    jobs = ("attention=vanilla,hybrid,linear", "positions=learned,rotary")
-    code, rows, out = sweep(tmp_path, "hydra/launcher=joblib", "threads=null", *jobs)
-    assert code == 1 and len(rows) == 6
-    ends = {tuple(row["overrides"][-2:]): row["status"] for row in rows}  # type: ignore[index]
-    assert [ends[(f"attention={a}", "positions=learned")] for a in ("vanilla", "hybrid", "linear")] == ["done"] * 3
-    assert ends[("attention=vanilla", "positions=rotary")] == "done"
-    assert ends[("attention=linear", "positions=rotary")] == "failed"
-    folders = {row["folder"] for row in rows if row["status"] == "done"}
-    assert len(folders) == 4 and "take turns" not in out
-    threads = [
-        read_json(tmp_path / folder / "provenance.json")["sessions"][0]["hardware"]["threads"] for folder in folders
-    ]
-    assert threads == [1] * 4  # a job a core, and no core for two
-
-
-@pytest.mark.parametrize(
-    ("overrides", "cores", "hint"),
-    [
-        ([], 2, True),
-        ([], 1, False),
-        (["threads=1"], 2, False),
-        (["trainer=gpu"], 2, False),
-        (["trainer=ddp"], 2, False),
-        (["hydra/launcher=slurm"], 2, False),
-    ],
-)
-def test_jobs_that_take_turns_at_all_cores_are_told_what_is_quicker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    overrides: list[str], cores: int, hint: bool,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(sweeps, "own_cores", lambda: cores)
-    monkeypatch.setenv(sweeps.RECORD, "")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", [f"paths.runs={tmp_path}", *overrides], return_hydra_config=True)
-    sweeps.SweepRecord().on_multirun_start(config)
-    assert ("hydra/launcher=joblib" in capsys.readouterr().out) == hint
 
 
 def test_the_table_names_what_differs(

@@ -1,9 +1,10 @@
-"""One job of a sweep on a cluster: `python -m birthplace_lm.cli.job SWEEP/3.yaml`, as the batch script says it.
+"""One job of a sweep in a process of its own: `python -m birthplace_lm.cli.job SWEEP/3.yaml`, as a launcher says it.
 
 The file is the whole configuration, composed when the sweep was launched: what is changed in configs/ while a job waits
 or is queued again does not reach it. Its end is noted in the file that the environment names (see sweeps.py).
 """
 
+import argparse
 import json
 import os
 import sys
@@ -11,21 +12,30 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from birthplace_lm.cli.ranks import carry_out
+from birthplace_lm.cli.children import end_with_starter
+from birthplace_lm.cli.ranks import INTERRUPTED, carry_out
 from birthplace_lm.cli.sweeps import RECORD
 from birthplace_lm.composing import load_config
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Carry out the job; exit status 1 unless it came to its end, so that Slurm's own accounting shows it, too."""
-    (name,) = sys.argv[1:] if arguments is None else arguments
-    file = Path(name)
+    parser = argparse.ArgumentParser(prog="python -m birthplace_lm.cli.job")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--ends-with-starter", action="store_true", help="stop when standard input ends")
+    options = parser.parse_args(arguments)
+    if options.ends_with_starter:
+        end_with_starter()
+    file = options.file
     sweep = json.loads((file.parent / "sweep.json").read_text(encoding="utf-8"))
     overrides = sweep["tasks"][file.stem]["overrides"]
     _compare_commits(sweep["commit"])
     sys.argv = ["birthplace-train", *overrides]  # what the run's provenance is to say: the command that repeats it
     settings = load_config(file)
-    carry_out(OmegaConf.create(settings), settings["choices"], [], overrides)
+    try:
+        carry_out(OmegaConf.create(settings), settings["choices"], [], overrides)
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit(INTERRUPTED)
     sys.exit(0 if _ended_well() else 1)
 
 

@@ -15,19 +15,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
+from birthplace_lm.cli.children import end_with_starter, signals_passed_on, start
 from birthplace_lm.cli.sweeps import RECORD, add_row, noted, takes_turns
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import Rank, RankError, own_cores, own_rank, wanted_ranks
-from birthplace_lm.stopping import UnfinishedError, heard
+from birthplace_lm.stopping import UnfinishedError
 
 INTERRUPTED = 130  # exit status
 # Seconds that the others get to end by themselves after one failed: to notice the lost connection and write an error
@@ -120,7 +120,7 @@ def _start(
         ranks = [Rank(rank, size, rank, 0, "127.0.0.1", port) for rank in range(size)]
         processes = [_process(rank, folder, config.threads) for rank in ranks]
         try:
-            with _signals_passed_on(processes[0]) as received:
+            with signals_passed_on(processes[:1]) as received:  # rank 0, by whom all save and stop at the same step
                 killed = _watch(processes)
         finally:
             for process in processes:
@@ -138,43 +138,18 @@ def _start(
 
 
 def _process(rank: Rank, folder: Path, threads: int | None) -> subprocess.Popen[bytes]:
-    """A rank in a process group of its own, which a terminal's Ctrl-C does not reach: it is told once, by us.
-
-    Its standard input is a pipe that nothing is written to: it ends when we do, however that comes.
-    """
     environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, **rank.environment()}
     environment["OMP_NUM_THREADS"] = str(threads or max(1, _threads_of_all() // rank.size))
     command = [sys.executable, "-m", "birthplace_lm.cli.ranks", str(folder / "job.json")]
     with open(folder / f"{rank.rank}.txt", "wb") as errors:
         out, err = (None, None) if rank.rank == 0 else (subprocess.DEVNULL, errors)
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err, process_group=0
-        )
+        return start(command, environment, out, err)
 
 
 def _threads_of_all() -> int:
     """How many threads the ranks of a job may have together: as many as one process would."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return min(int(said), own_cores()) if said.isdecimal() else own_cores()
-
-
-@contextmanager
-def _signals_passed_on(first: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass signals on to rank 0, by whom all ranks save and stop at the same step; yields those that came."""
-    received: list[int] = []
-
-    def pass_on(number: int, frame: Any) -> None:
-        received.append(number)
-        first.send_signal(number)
-
-    former = {}
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-        former = {number: signal.signal(number, pass_on) for number in heard()}
-    try:
-        yield received
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _watch(processes: Sequence[subprocess.Popen[bytes]]) -> set[int]:
@@ -211,21 +186,13 @@ def _account(statuses: Sequence[int], killed: set[int], folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Carry out the job of a file as the rank that the environment says."""
     (name,) = sys.argv[1:] if arguments is None else arguments
-    threading.Thread(target=_end_with_starter, daemon=True).start()
+    end_with_starter()
     job = json.loads(Path(name).read_text(encoding="utf-8"))
     sys.argv = job["command"]  # which the run's provenance is to tell
     try:
         carry_out(OmegaConf.create(job["config"]), job["choices"], job["chosen"], job["overrides"])
     except KeyboardInterrupt:  # before there was anything to save
         sys.exit(INTERRUPTED)
-
-
-def _end_with_starter() -> None:
-    """When the process that started this one is gone, save and stop as after SIGTERM; a minute later end anyway."""
-    os.read(0, 1)  # not sys.stdin, whose lock would be held while Python shuts down
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ its way of requeueing takes a signal and a state of its own. Here a job is a pla
 again, and the same command again goes on where the run stopped, as everywhere in this package. Nothing to install.
 """
 
-import os
 import signal
 import sys
 import time
@@ -16,22 +15,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
+from birthplace_lm.cli.launching import TaskLauncher
 from birthplace_lm.cli.slurm_batch import check_wishes, ranges, script
 from birthplace_lm.cli.slurm_queue import ENDED, SlurmError, check_there, states, submit
-from birthplace_lm.cli.sweeps import RECORD, add_row
+from birthplace_lm.cli.sweeps import add_row
 
 if TYPE_CHECKING:
-    from birthplace_lm.cli.slurm_tasks import Task
+    from birthplace_lm.cli.slurm_tasks import SlurmTask
 
 
-class SlurmSweep(Launcher):
+class SlurmSweep(TaskLauncher):
     """Submits the jobs of a sweep that are not finished, waits for them, and notes how each ended.
 
     `sbatch` holds options of that command by their own names (underscores for dashes), `before` shell lines that a job
@@ -53,33 +50,26 @@ class SlurmSweep(Launcher):
         self.parallel, self.requeues = parallel, requeues
         self.warning_seconds, self.poll_seconds = warning_seconds, poll_seconds
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what Hydra hands to a launcher."""
-        self.context, self.config = hydra_context, config
-
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Carry out a batch of jobs; what became of each stands in the sweep's record, so all return nothing."""
+        """See `TaskLauncher`; without a Slurm one line says so."""
         try:
             check_there()
             from birthplace_lm.cli.errors import in_plain_words  # which brings torch, so not before there is something
 
             with in_plain_words():
-                self._launch([list(overrides) for overrides in job_overrides], initial_job_idx)
+                return super().launch(job_overrides, initial_job_idx)
         except SlurmError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
-        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
-    def _launch(self, job_overrides: list[list[str]], first: int) -> None:
-        from birthplace_lm.cli.slurm_tasks import Task, left_behind
+    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path) -> None:
+        """Submit what nobody has submitted and wait until all have ended."""
+        from birthplace_lm.cli.slurm_tasks import SlurmTask, left_behind
 
         check_wishes(self.before, self.parallel, self.requeues, self.warning_seconds, self.poll_seconds)
-        folder = Path(os.environ[RECORD]).with_suffix("")
-        if first:  # of a sweep in batches: each has a folder of its own
-            folder = folder.with_name(f"{folder.name}-{first}")
-        tasks = [Task(number, overrides, folder) for number, overrides in enumerate(job_overrides)]
+        tasks = [SlurmTask(number, overrides, folder) for number, overrides in enumerate(job_overrides)]
         for task in tasks:
-            task.look(*self._composed(task))
+            self.look_at(task)
         earlier = left_behind(folder.parent)
         for task in tasks:
             if not task.row and (found := earlier.get(task.key)):
@@ -87,22 +77,8 @@ class SlurmSweep(Launcher):
         self._submit([task for task in tasks if not task.row and not task.array], folder)
         self._wait(tasks)
 
-    def _composed(self, task: "Task") -> tuple[dict[str, Any], list[str]]:
-        """The settings of a job as Hydra composes them now, and the groups that its overrides name."""
-        from birthplace_lm.cli.train import choices_of
-        from birthplace_lm.composing import plain
-
-        config = self.context.config_loader.load_sweep_config(self.config, task.overrides)
-        with open_dict(config):
-            config.hydra.job.num, config.hydra.job.id = task.number, str(task.number)
-        HydraConfig.instance().set_config(config)
-        choices, chosen = choices_of(HydraConfig.get())
-        with open_dict(config):
-            del config["hydra"]
-        return {**plain(config), "choices": choices}, chosen
-
-    def _submit(self, tasks: list["Task"], folder: Path) -> None:
-        from birthplace_lm.cli.slurm_tasks import note_sweep
+    def _submit(self, tasks: list["SlurmTask"], folder: Path) -> None:
+        from birthplace_lm.cli.tasks import note_sweep
 
         if not tasks:
             return
@@ -110,18 +86,18 @@ class SlurmSweep(Launcher):
         numbers = [task.number for task in tasks]
         text = script(folder, numbers, self.sbatch, self.before, self.parallel, self.requeues, self.warning_seconds)
         file.write_text(text, encoding="utf-8")
-        note_sweep(folder, tasks, None)
+        note_sweep(folder, tasks)
         array = submit(file)
         note_sweep(folder, tasks, array)
         for task in tasks:
             task.array = array
         print(f"Slurm array {array}: {len(tasks)} jobs submitted by {file}", flush=True)
 
-    def _wait(self, tasks: list["Task"]) -> None:
+    def _wait(self, tasks: list["SlurmTask"]) -> None:
         """Until every job has ended; each is noted as it ends, so that an interrupted command has a table, too."""
         for task in tasks:
             if task.row:
-                add_row(task.row)
+                add_row({"number": task.number, **task.row})
         waiting = [task for task in tasks if not task.row]
         said = ""
         with _interrupts() as interrupts:
@@ -170,7 +146,7 @@ def _interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, former)
 
 
-def _end(waiting: list["Task"]) -> list["Task"]:
+def _end(waiting: list["SlurmTask"]) -> list["SlurmTask"]:
     """Ask for the states, note the jobs that have ended; those that go on."""
     known = {array: states(array) for array in {task.array for task in waiting}}
     for task in waiting:
@@ -178,11 +154,11 @@ def _end(waiting: list["Task"]) -> list["Task"]:
         task.state = "WITHOUT NEWS, AS SLURM DOES NOT ANSWER" if found is None else found.get(task.number, "UNKNOWN")
         if task.state in ENDED or task.state == "UNKNOWN":
             task.close()
-            add_row(task.row)
+            add_row({"number": task.number, **task.row})
     return [task for task in waiting if not task.row]
 
 
-def _tell(tasks: list["Task"], said: str) -> str:
+def _tell(tasks: list["SlurmTask"], said: str) -> str:
     """Print how many jobs are in which state, if that is another sentence than the one said last; the sentence."""
     counts = Counter(task.row["status"] if task.row else task.state.lower() for task in tasks)
     text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -196,7 +172,7 @@ def _tell(tasks: list["Task"], said: str) -> str:
     return text
 
 
-def _names(tasks: list["Task"]) -> str:
+def _names(tasks: list["SlurmTask"]) -> str:
     """Tasks as scancel takes them from a shell: '12_[0-3,7]'."""
     arrays = sorted({task.array for task in tasks})
     return " ".join(f"'{a}_[{ranges([task.number for task in tasks if task.array == a])}]'" for a in arrays)

@@ -24,7 +24,7 @@ def check_there() -> None:
     if missing := [name for name in ("sbatch", "squeue") if not shutil.which(name)]:
         raise SlurmError(
             f"hydra/launcher=slurm needs Slurm, and {' and '.join(missing)} cannot be found: give the command on a "
-            "login node of a cluster, or leave hydra/launcher away (hydra/launcher=joblib runs jobs side by side here)"
+            "login node of a cluster, or leave hydra/launcher away: then the jobs run here"
         )
 
 

@@ -22,10 +22,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from birthplace_lm.composing import ConfigError, in_one_line
-from birthplace_lm.ranks import own_cores, own_rank, wanted_ranks
+from birthplace_lm.ranks import own_rank, wanted_ranks
 
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
-_STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
+STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
 
 
 _of_processes = set[int]()  # those that carry out a sweep's jobs one after the other, by their ids
@@ -54,20 +54,6 @@ class SweepRecord(Callback):
             print(f"error: the runs folder {folder.parent} cannot be written: {error}", file=sys.stderr)
             sys.exit(2)
         os.environ[RECORD] = str(path)
-        if hint := _side_by_side(config):
-            print(hint)
-
-
-def _side_by_side(config: DictConfig) -> str:
-    """What would be quicker where jobs take turns at all cores; "" where that is not so or was chosen."""
-    in_turn = str(config.hydra.launcher._target_).endswith("BasicLauncher")
-    one_process = config.trainer.accelerator == "cpu" and config.trainer.devices == 1
-    if not (in_turn and one_process) or config.threads or own_cores() < 2:
-        return ""
-    return (
-        "jobs take turns at all cores; one a core is quicker (birthplace-bench jobs measures it): "
-        "hydra/launcher=joblib, which pip install -e .[sweeps] brings"
-    )
 
 
 def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
@@ -113,30 +99,40 @@ def print_summary() -> int:
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] if path else []
     if not rows:
         return 0
+    rows.sort(key=lambda row: row.get("number", 0))  # where they ran side by side each was noted as it ended
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    common = set.intersection(*(set(row["overrides"]) for row in rows)) if len(rows) > 1 else set()
-    shared = [override for override in rows[0]["overrides"] if override in common]
+    shared, own = shared_and_own([row["overrides"] for row in rows])
     table = Table(title=Text(" ".join(["sweep", *shared])), title_justify="left")
     for column in ("job", "status", "exact match", "minutes", "run folder or error"):
         table.add_column(column, justify="right" if column in ("exact match", "minutes") else "left", overflow="fold")
-    for row in rows:
+    for row, overrides in zip(rows, own, strict=True):
         share = row.get("exact_match")
         table.add_row(
-            Text(" ".join(override for override in row["overrides"] if override not in common)),
-            Text(row["status"], style=_STYLES.get(row["status"], "")),
+            Text(" ".join(overrides)),
+            Text(row["status"], style=STYLES.get(row["status"], "")),
             "–" if share is None else f"{share:.1%}",
             f"{row['minutes']:.1f}",
             Text(row.get("folder") or row.get("error") or "–"),
         )
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-    counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", *_STYLES)}
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", *STYLES)}
     print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f"; noted in {path}")
     if counts["elsewhere"]:
         print("elsewhere: another command is at work on these; the same command again, when it has ended, shows them")
     folders = [Path(row["folder"]) for row in rows if "folder" in row]
     for runs in sorted({folder.parent for folder in folders if any(folder.glob("wandb/offline-run-*"))}):
         print(f"wandb: to upload what was kept here of all jobs: wandb sync {shlex.quote(str(runs))}/*/wandb")
-    return int(any(counts[status] for status in _STYLES))
+    return int(any(counts[status] for status in STYLES))
+
+
+def shared_and_own(jobs: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """The overrides that all jobs of a sweep have, and those that each has beside them; a single job has its own only.
+
+    >>> shared_and_own([["model=small", "seed=0"], ["model=small", "seed=1"]])
+    (['model=small'], [['seed=0'], ['seed=1']])
+    """
+    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    return [one for one in jobs[0] if one in common], [[one for one in job if one not in common] for job in jobs]

@@ -128,9 +128,13 @@ def clock(time: datetime) -> str:
 
 def cells(run: RunStatus) -> list[str]:
     """State, name, how far, when it ends, exact match, and what there is to say of it; a dash for what is not known."""
-    far = run.stage or "–"
-    if run.stage in STAGES:
-        far += f" {run.step:,}" + (f" of {run.steps:,} ({run.step / run.steps:.0%})" if run.steps else "")
     share = "–" if run.exact_match is None else f"{run.exact_match:.1%}"
     ends = clock(run.ends) if run.ends else "–"
-    return [run.state, short(run.folder.name, 120), far, ends, share, short(run.note, 200)]
+    return [run.state, short(run.folder.name, 120), how_far(run), ends, share, short(run.note, 200)]
+
+
+def how_far(run: RunStatus) -> str:
+    """The stage that a run is at, and its step: "pretrain 144 of 15,870 (1%)"; a dash where there is none."""
+    if run.stage not in STAGES:
+        return run.stage or "–"
+    return f"{run.stage} {run.step:,}" + (f" of {run.steps:,} ({run.step / run.steps:.0%})" if run.steps else "")
