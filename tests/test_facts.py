@@ -88,7 +88,7 @@ FORMULAS: dict[str, Callable[[int], float]] = {
     "synthesizer_random": lambda t: layers(t, D, D) + written_out(t, texts=ROWS),
     "synthesizer_random_fixed": lambda t: layers(t, D, D) + 4 * t * t * D,
     "synthesizer_factorized_random": lambda t: layers(t, D, D) + written_out(t, RANK, texts=ROWS),
-    "synthesizer_factorized_dense": lambda t: layers(t, D, D, 5 * H, 5 * H) + matrix(t, 0) + grid(t, 5),
+    "synthesizer_factorized_dense": lambda t: layers(t, D, D, 5 * H, 5 * H) + written_out(t) + grid(t, 5),
     "synthesizer_random_vanilla": lambda t: layers(t, D, D, D, D) + written_out(t, K),
     "synthesizer_random_dense": lambda t: layers(t, D, D, D) + written_out(t, K, biased=True),
     "synthesizer_dense_vanilla": lambda t: layers(t, D, D, D, D, D) + written_out(t, 2 * K, biased=True),

@@ -23,6 +23,9 @@ KINDS = {
     "everything": {"q", "k", "key_bias", "table", "scale"},
     "products that all texts share": {"one q", "one k"},
     "shared products and a table": {"one q", "one k", "table", "scale"},
+    "a grid": {"outer", "inner"},
+    "a grid and a scaled table": {"outer", "inner", "table", "scale"},
+    "a grid and everything": {"outer", "inner", "q", "k", "key_bias", "table", "scale"},
 }
 
 
@@ -35,6 +38,7 @@ def terms_of(kinds: set[str], first_row: int) -> dict[str, Tensor]:
     shapes: dict[str, tuple[int, ...]] = {
         "q": (B, H, T, M), "one q": (1, H, T, M), "k": (B, H, S, M), "one k": (1, H, S, M), "common k": (1, 1, S, M),
         "key_bias": (S,), "table": (H, first_row + T + 1, S + 2), "scale": (),
+        "outer": (B, H, T, 4), "inner": (B, H, T, 3),
     }  # fmt: skip
     return {kind.rpartition(" ")[2]: normal(*shapes[kind]) for kind in sorted(kinds)}
 
@@ -48,6 +52,8 @@ def in_one_piece(terms: Terms, v: Tensor) -> Tensor:
     if terms.table is not None:
         cut = terms.table[:, terms.first_row : terms.first_row + T, :S]
         scores = scores + (cut if terms.scale is None else terms.scale * cut)
+    if terms.outer is not None and terms.inner is not None:
+        scores = scores + torch.stack([terms.outer[..., j // 3] * terms.inner[..., j % 3] for j in range(S)], dim=-1)
     future = torch.ones(T, S, dtype=torch.bool).triu(S - T + 1)
     return scores.masked_fill(future, -torch.inf).softmax(-1) @ v
 

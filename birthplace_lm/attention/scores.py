@@ -91,12 +91,16 @@ class MixtureScores(Scores):
         heads = queries[0].shape[1] if queries else 0
         keys = [part.k.expand(len(x), heads, -1, -1) for part in parts if part.k is not None]
         q, k = (torch.cat(some, dim=-1) if some else None for some in (queries, keys))
+        grids = [(a * part.outer, part.inner) for a, part in pairs if part.outer is not None]
+        if len(grids) > 1:
+            raise ValueError(f"{len(grids)} factorized dense parts in a mixture: the sum of two grids is none, use one")
+        outer, inner = grids[0] if grids else (None, None)
         biases = [a * part.key_bias for a, part in pairs if part.key_bias is not None]
         key_bias = torch.stack(biases).sum(0) if biases else None
         tables = [(a, part) for a, part in pairs if part.table is not None]
         if len(tables) == 1 and tables[0][1].scale is None:
             a, part = tables[0]  # uncut, so that its gradient is made in one piece
-            return Terms(q, k, key_bias, part.table, part.first_row, a)
+            return Terms(q, k, key_bias, part.table, part.first_row, a, outer, inner)
         cuts = [(a, part.cut(x.shape[1], offset + x.shape[1])) for a, part in tables]
         added = [a * cut.to(a.dtype) for a, cut in cuts if cut is not None]  # (H, T, S) each
-        return Terms(q, k, key_bias, torch.stack(added).sum(0) if added else None)
+        return Terms(q, k, key_bias, torch.stack(added).sum(0) if added else None, outer=outer, inner=inner)

@@ -1,19 +1,17 @@
 """The factorized dense synthesizer: scores for ℓ places out of a + b numbers, with a·b at least ℓ."""
 
 import math
-from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import check_heads, check_no_scores_needed, split_heads
 from birthplace_lm.attention.scored import ScoredAttention, Scores
+from birthplace_lm.attention.terms import Terms
 from birthplace_lm.positions import Positions
 
 
 class FactorizedDenseScores(Scores):
     """F_A(x)[⌊j/b⌋] · F_B(x)[j mod b] for place j, with linear F_A: D -> a and F_B: D -> b a head."""
-
-    has_terms = False
 
     def __init__(self, d_model: int, n_heads: int, a: int, b: int):
         super().__init__()
@@ -21,16 +19,12 @@ class FactorizedDenseScores(Scores):
         self.blocks = nn.Linear(d_model, n_heads * a)  # F_A of all heads side by side
         self.within = nn.Linear(d_model, n_heads * b)  # F_B
 
-    def tiles(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, texts: int, rows: int) -> Iterator[Tensor]:
-        outer = split_heads(self.blocks(x), self.n_heads)[..., :, None]  # (B, H, T, a, 1)
-        inner = split_heads(self.within(x), self.n_heads)[..., None, :]  # (B, H, T, 1, b)
-        for pair in zip(outer.split(texts), inner.split(texts), strict=True):
-            end = offset
-            for first, second in zip(*(part.split(rows, dim=2) for part in pair), strict=True):
-                end += first.shape[2]
-                needed = math.ceil(end / second.shape[-1])  # of the a rows of the grid
-                # As a matrix product, though it adds nothing up: its gradient is one, too, and no a × b grid again.
-                yield (first[..., :needed, :] @ second).flatten(-2)[..., :end]  # (texts, H, n, end)
+    def terms(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None) -> Terms:
+        """The sides of the grid; nothing of former positions is needed."""
+        return Terms(
+            outer=split_heads(self.blocks(x), self.n_heads),  # (B, H, T, a)
+            inner=split_heads(self.within(x), self.n_heads),  # (B, H, T, b)
+        )
 
 
 class FactorizedDenseSynthesizerAttention(ScoredAttention):

@@ -1,4 +1,4 @@
-"""softmax(QKᵀ + αR) V behind a causal mask, tile by tile on a processor, with its gradient written out.
+"""softmax(QKᵀ + αR + grid) V behind a causal mask, tile by tile on a processor, with its gradient written out.
 
 What autograd makes of the same goes through memory some ten times a tile and way: for the mask, for α, for every slice
 of a key or of a table that a tile was cut from. Here a tile stays where it is from the scores to the mixed values; its
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from birthplace_lm.attention.grids import add_grid, grid_gradients
 from birthplace_lm.attention.heads import causal, mask_of
 from birthplace_lm.attention.terms import Terms
 
@@ -34,9 +35,10 @@ def attend(terms: Terms, v: Tensor, n_rows: int, rows: int, numbers: int) -> Ten
     values = v.permute(1, 2, 0, 3).flatten(2) if terms.shared else v.flatten(0, 1)  # (H, S, B·W) or (B·H, S, W)
     q, k = (None if part is None else part.flatten(0, 1).to(at_least) for part in (terms.q, terms.k))
     others = (None if part is None else part.to(at_least) for part in (terms.key_bias, terms.table, terms.scale))
+    sides = (None if part is None else part.flatten(0, 1).to(at_least) for part in (terms.outer, terms.inner))
     fitting = max(1, numbers // (n_heads * min(rows, n_rows) * n_all)) * n_heads
     mixed: Tensor = _TiledSoftmax.apply(
-        q, k, *others, values.to(at_least), terms.first_row, (n_rows, rows, fitting), torch.is_grad_enabled()
+        q, k, *others, *sides, values.to(at_least), terms.first_row, (n_rows, rows, fitting), torch.is_grad_enabled()
     )
     if terms.shared:
         mixed = mixed.unflatten(2, (n_texts, width)).permute(2, 0, 1, 3)
@@ -68,7 +70,7 @@ def _tiles(n: int, n_all: int, sizes: tuple[int, int, int]) -> Iterator[_Tile]:
 
 
 class _TiledSoftmax(torch.autograd.Function):
-    """(N, T, M), (N, S, M), (S,), (H, ℓ, ℓ), () and (N, S, W) to (N, T, W), N = H or B·H."""
+    """(N, T, M), (N, S, M), (S,), (H, ℓ, ℓ), (), (N, T, a), (N, T, b) and (N, S, W) to (N, T, W), N = H or B·H."""
 
     @staticmethod
     def forward(
@@ -78,6 +80,8 @@ class _TiledSoftmax(torch.autograd.Function):
         key_bias: Tensor | None,
         table: Tensor | None,
         scale: Tensor | None,
+        outer: Tensor | None,
+        inner: Tensor | None,
         v: Tensor,
         first_row: int,
         sizes: tuple[int, int, int],
@@ -99,6 +103,9 @@ class _TiledSoftmax(torch.autograd.Function):
                     _add_product(scores, q[tile.some, tile.rows], _some(k, tile).mT, times)
                 elif scale is not None:
                     scores.mul_(alpha)
+                if outer is not None and inner is not None:
+                    sides = outer[tile.some, tile.rows], inner[tile.some, tile.rows]
+                    add_grid(scores, *sides, alone=table is None and q is None)
                 scores[:, :, tile.end - tile.n_rows :] += mask_of(
                     causal(tile.n_rows, tile.n_rows, scores.device), scores.dtype
                 )
@@ -106,7 +113,7 @@ class _TiledSoftmax(torch.autograd.Function):
                 torch.bmm(weights, _some(v, tile), out=out[tile.some, tile.rows])
                 if keep:
                     kept.append(weights)
-        ctx.save_for_backward(q, k, key_bias, table, v, out, *kept)
+        ctx.save_for_backward(q, k, key_bias, table, outer, inner, v, out, *kept)
         ctx.first_row, ctx.sizes, ctx.alpha = first_row, sizes, alpha
         return out
 
@@ -114,10 +121,11 @@ class _TiledSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients  # (N, T, W)
-        q, k, key_bias, table, v, out, *kept = ctx.saved_tensors
+        q, k, key_bias, table, outer, inner, v, out, *kept = ctx.saved_tensors
         if key_bias is not None:
             q, k = q[..., :-1], k[..., :-1]
         of_q, of_k, of_bias = (None if part is None else torch.zeros_like(part) for part in (q, k, key_bias))
+        of_outer, of_inner = (None if part is None else torch.zeros_like(part) for part in (outer, inner))
         of_v = torch.zeros_like(v)
         of_table = None
         if any(ctx.needs_input_grad[3:5]):
@@ -128,7 +136,7 @@ class _TiledSoftmax(torch.autograd.Function):
             v_more = F.pad(v, (0, 1), value=1.0)  # (N, S, W + 1)
             for tile, weights in zip(_tiles(len(v), v.shape[1], ctx.sizes), kept, strict=True):
                 _add_product(_some(of_v, tile), weights.mT, g[tile.some, tile.rows])
-                if not any(ctx.needs_input_grad[:5]):
+                if not any(ctx.needs_input_grad[:7]):
                     continue
                 of_scores = buffer(tile)  # (b, n, e)
                 torch.bmm(g_more[tile.some, tile.rows], _some(v_more, tile).mT, out=of_scores)
@@ -140,7 +148,11 @@ class _TiledSoftmax(torch.autograd.Function):
                     of_bias[: tile.end] += of_scores.sum((0, 1))
                 if of_table is not None:
                     of_table.add(of_scores, tile)
-        return of_q, of_k, of_bias, *(of_table.found() if of_table else (None, None)), of_v, None, None, None
+                if of_outer is not None and of_inner is not None:
+                    here = (tile.some, tile.rows)
+                    grid_gradients(of_scores, outer[here], inner[here], of_outer[here], of_inner[here])
+        of_tables = of_table.found() if of_table else (None, None)
+        return of_q, of_k, of_bias, *of_tables, of_outer, of_inner, of_v, None, None, None
 
 
 def _some(of_keys: Tensor, tile: _Tile) -> Tensor:
