@@ -16,20 +16,18 @@
         stage.json           steps, characters, seconds, how many parameters learned
         checkpoints/         where the stage goes on if it is interrupted
 
-One process at a time works in it: that one holds the lock on `.lock`.
+One process at a time works in it: that one holds the lock on `.lock` (`run_lock`).
 """
 
-import fcntl
 import json
-import os
-import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from birthplace_lm import run_lock
 from birthplace_lm.architecture import build_model
 from birthplace_lm.composing import ConfigError, as_config_errors, load_config, save_config
 from birthplace_lm.corpus import sha256_of
@@ -40,10 +38,6 @@ from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
 
 STAGES = ("pretrain", "finetune", "finetune_only")  # those that train, in the order of their run
-
-
-class RunInUseError(RuntimeError):
-    """Another live process works in the run folder."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +95,10 @@ class RunFolder:
             raise ConfigError(f"{self.root.resolve()} is no run folder: config.yaml or vocabulary.json is missing")
         return load_config(self.root / "config.yaml")
 
+    def stages_wanted(self, config: Mapping[str, Any]) -> set[str]:
+        """The stages that were asked for by the first command (`config`, the run's own) or the last that trained."""
+        return {*config["stages"], *read_json(self.root / "progress.json").get("stages", ())}
+
     def tokenizer(self) -> CharTokenizer:
         with as_config_errors(str(self.root)):
             return CharTokenizer.load(self.root / "vocabulary.json")
@@ -155,41 +153,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, made if need be, for this process; RunInUseError when a live one holds it.
-
-        The lock dies with its process. A folder that cannot be written is a ConfigError, here, before any training.
-        """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = open(self.root / ".lock", "a+")  # noqa: SIM115 (closed below)
-        except OSError as error:
-            raise ConfigError(
-                f"the run folder {self.root.resolve()} cannot be written ({error.strerror}): choose another paths.runs"
-            ) from None
-        with lock as file:
-            try:
-                _take(file)
-            except OSError:
-                file.seek(0)
-                raise RunInUseError(
-                    f"{self.root} is in use by process {file.read().strip() or '?'}: wait for it or end it, "
-                    "or change the seed or any setting for a folder of its own"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        """Hold the folder, made if need be, for this process; RunInUseError when a live one holds it."""
+        with run_lock.locked(self.root):
             yield
 
     def in_use(self) -> bool:
         """Whether a live process works in the folder; a look that keeps nobody out of it."""
-        try:
-            with open(self.root / ".lock") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # no lock, or none that may be looked at
-            return False
-        return False
+        return run_lock.in_use(self.root)
 
     @contextmanager
     def errors_noted(self) -> Iterator[None]:
@@ -220,15 +190,6 @@ class RunFolder:
         record = read_json(self.root / "provenance.json") or {"sessions": []}
         record["sessions"].append(provenance(data))
         write_json(self.root / "provenance.json", record)
-
-
-def _take(lock: TextIO) -> None:
-    """Lock the file or raise OSError; tried for a tenth of a second, since `in_use` may be looking at it."""
-    for _ in range(10):
-        with suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.01)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def read_json(path: Path) -> dict[str, Any]:

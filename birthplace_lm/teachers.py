@@ -8,7 +8,7 @@ from birthplace_lm.architecture import ARCHITECTURE, check_same_architecture
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import Corpus, Question, sha256_of
 from birthplace_lm.decoding import answer_questions
-from birthplace_lm.runs import STAGES, RunFolder, read_json
+from birthplace_lm.runs import STAGES, RunFolder
 from birthplace_lm.self_training import PseudoLabels, unlabelled
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.tokenizer import CharTokenizer
@@ -45,8 +45,8 @@ def with_teachers(settings: dict[str, Any], group: str) -> tuple[dict[str, Any],
 
 def _check_ended(runs: Sequence[RunFolder]) -> None:
     for run in runs:
-        asked_for = {*run.config()["stages"], *read_json(run.root / "progress.json").get("stages", ())}
-        lacking = [stage for stage in STAGES if stage in asked_for and not run.stage(stage).finished]
+        wanted = run.stages_wanted(run.config())
+        lacking = [stage for stage in STAGES if stage in wanted and not run.stage(stage).finished]
         if lacking:
             raise ConfigError(
                 f"{run.root} has not finished {', '.join(lacking)}, so its answers are not those it ends with: give "

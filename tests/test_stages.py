@@ -22,7 +22,8 @@ from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.history import CsvHistory, read_history
-from birthplace_lm.runs import RunFolder, RunInUseError
+from birthplace_lm.run_lock import RunInUseError
+from birthplace_lm.runs import RunFolder
 from birthplace_lm.stages import run
 from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import load_tree, save_weights

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from birthplace_lm import runs
+from birthplace_lm import run_lock
 from birthplace_lm.cli import status as command
 from birthplace_lm.report.progress import RunStatus, cells, clock, statuses, summary
-from birthplace_lm.runs import RunFolder, RunInUseError
+from birthplace_lm.run_lock import RunInUseError
+from birthplace_lm.runs import RunFolder
 from tests.test_report import finished
 from tests.test_stages import tiny_run
 
@@ -66,7 +67,7 @@ def test_looking_keeps_nobody_out_and_changes_nothing(tmp_path: Path, monkeypatc
         assert (folder.root / ".lock").read_text() == str(os.getpid())
     look = open(folder.root / ".lock")  # noqa: SIM115 (closed while the other waits)
     fcntl.flock(look, fcntl.LOCK_SH)
-    monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=lambda _: look.close()))
+    monkeypatch.setattr(run_lock, "time", SimpleNamespace(sleep=lambda _: look.close()))
     with folder.locked(), pytest.raises(RunInUseError), folder.locked():
         pass
 

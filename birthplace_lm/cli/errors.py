@@ -11,7 +11,7 @@ from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.ranks import RankError
-from birthplace_lm.runs import RunInUseError
+from birthplace_lm.run_lock import RunInUseError
 from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import ArchitectureMismatchError, DamagedCheckpointError
 from birthplace_lm.tokenizer import UnknownCharacterError

@@ -63,7 +63,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     folder another command is at work in ends "elsewhere": two sweeps of the same jobs share them, and neither failed.
     """
     from birthplace_lm.cli.errors import TOLD, in_plain_words
-    from birthplace_lm.runs import RunInUseError
+    from birthplace_lm.run_lock import RunInUseError
     from birthplace_lm.stopping import UnfinishedError
 
     endings: dict[type[Exception], str] = {UnfinishedError: "interrupted", RunInUseError: "elsewhere"}

@@ -49,8 +49,7 @@ def statuses(place: Path) -> tuple[list[RunStatus], list[str]]:
 def status(folder: RunFolder) -> RunStatus:
     """Where a run stands; raises what reading a damaged file raises."""
     metrics, noted = folder.metrics(), read_json(folder.root / "progress.json")
-    # by the first command, and by the last that trained
-    wanted = {*read_config(folder)["stages"], *noted.get("stages", ())}
+    wanted = folder.stages_wanted(read_config(folder))
     trained = [stage for stage in STAGES if stage in wanted]
     at = next((stage for stage in trained if not folder.stage(stage).finished), None)
     scored = "evaluate" not in wanted or folder.is_scored()

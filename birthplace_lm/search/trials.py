@@ -12,7 +12,8 @@ from birthplace_lm.composing import ConfigError
 from birthplace_lm.jobs import prepare
 from birthplace_lm.lightning_modules import PretrainModule
 from birthplace_lm.replacing import replace_file
-from birthplace_lm.runs import RunFolder, RunInUseError
+from birthplace_lm.run_lock import RunInUseError
+from birthplace_lm.runs import RunFolder
 from birthplace_lm.search.space import override
 from birthplace_lm.search.study import SharedStudy
 from birthplace_lm.stages import Done, run
