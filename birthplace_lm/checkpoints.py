@@ -83,7 +83,8 @@ class CheckpointEvery(pl.Callback):
     steps over several epochs the weights are right after a resumption, but Lightning's count of epochs may not be.
     The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 (a cluster's word that time is running out) counts as a request, and so
     do others within a second: a cluster tells all processes of a job, and one that started others passes it on to them.
-    A later one ends at once, as without this callback. A signal that was ignored before (nohup) stays ignored.
+    A later one ends at once, as without this callback, but for SIGUSR1, which asks and never insists. A signal that
+    was ignored before (nohup) stays ignored.
     Keeps no state of its own in the checkpoint, so it may be changed or left out when the run is resumed.
     """
 
@@ -122,7 +123,7 @@ class CheckpointEvery(pl.Callback):
             self._signalled = time.monotonic()
             self.request()
             say(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once")
-        elif time.monotonic() - self._signalled > _SAME_SIGNAL:
+        elif number != signal.SIGUSR1 and time.monotonic() - self._signalled > _SAME_SIGNAL:
             self._restore_signals()
             signal.raise_signal(number)
 

@@ -1,7 +1,6 @@
 """Where a result comes from: commit, versions, hardware, data."""
 
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from birthplace_lm.commits import commit
 
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "safetensors", "numpy", "wandb")
 
@@ -18,7 +19,7 @@ def provenance(data: str) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **_commit(),
+        **commit(),
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "hardware": {
@@ -47,20 +48,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _commit() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that the package runs from; None from an installed package."""
-    here = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if not (here / "pyproject.toml").is_file():
-        return {"commit": None, "dirty": None}
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

@@ -1,6 +1,7 @@
 """Stopping before the end, and which signals ask for it; without torch: who starts ranks hears them too."""
 
 import signal
+import sys
 from contextlib import suppress
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last is a cluster's word that time is running out
@@ -16,6 +17,11 @@ def say(text: str, end: str = "\n") -> None:
     """Print what nobody needs: to a terminal that was closed it is lost, and is no reason to lose the training too."""
     with suppress(OSError):
         print(text, end=end, flush=True)
+
+
+def in_terminal() -> bool:
+    """Whether somebody sees what is printed at once; not where standard output is closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 class UnfinishedError(RuntimeError):

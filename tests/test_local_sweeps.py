@@ -14,13 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra.errors import HydraException
 
-from birthplace_lm.cli import side_by_side, sweeps
+from birthplace_lm.cli import children, side_by_side, sweeps
 from birthplace_lm.cli.board import Board, seconds_left
+from birthplace_lm.cli.errors import tell
 from birthplace_lm.cli.local import LocalSweep
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.cli.side_by_side import SideBySide, Working, share
 from birthplace_lm.cli.tasks import Task
+from birthplace_lm.composing import ConfigError
 from birthplace_lm.report.progress import RunStatus
 from birthplace_lm.runs import RunFolder, read_json
 from tests.test_stages import TINY
@@ -77,11 +80,12 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     """Makes tasks of programs, and has them started in place of jobs."""
     monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record"))
     monkeypatch.setattr(side_by_side, "_POLL_SECONDS", 0.01)
-    original = side_by_side.start
     made: dict[str, str] = {}
 
-    def start(command: list[str], *rest: Any) -> subprocess.Popen[bytes]:
-        return original([sys.executable, "-c", made[command[3]]], *rest)
+    def start(module: str, arguments: list[str], environment: dict[str, str], out: Any, err: Any) -> Any:
+        assert module == "birthplace_lm.cli.job" and "--ends-with-starter" in arguments
+        command = [sys.executable, "-c", made[arguments[0]]]
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err)
 
     def make(program: str = "", note: str = "", **more: Any) -> Noted:
         task = Noted(len(made), [f"seed={len(made)}"], tmp_path, **more)
@@ -191,6 +195,22 @@ def test_a_job_alone_has_the_terminal_and_all_threads(
     assert "threads None" in out and "begun: job 0\n" in out and not (tmp_path / "0.log").exists()
 
 
+@pytest.mark.parametrize("error", [HydraException("no such option"), ConfigError("${nowhere} leads nowhere")])
+def test_a_job_that_cannot_be_composed_has_the_reason_in_its_row(error: Exception, tmp_path: Path) -> None:
+    def load(*_: Any) -> None:
+        raise error
+
+    launcher: Any = LocalSweep(None)
+    launcher.setup(
+        hydra_context=SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=load)),
+        task_function=None,
+        config=None,
+    )
+    task = Task(1, ["seed=1"], tmp_path)
+    assert launcher.look_at(task, 1) == {}
+    assert (task.row["status"], task.row["overrides"]) == ("failed", ["seed=1"]) and str(error) in task.row["error"]
+
+
 STOPPABLE = """
 import signal, sys, time
 def stop(number, frame):
@@ -221,13 +241,172 @@ def test_a_signal_reaches_the_jobs_at_work_and_ends_the_sweep(
     assert ended.value.code == INTERRUPTED
     assert [log.read_text() for log in logs] == ["up\nsaved\n"] * 2 and not (tmp_path / "2.log").exists()
     assert {n: row["status"] for n, row in rows(tmp_path).items()} == {0: "interrupted", 1: "interrupted"}
-    assert capsys.readouterr().out.count("stopping: 2 jobs save after their step") == 1
+    assert capsys.readouterr().out.count("stopping: what is at work saves after its step") == 1
+
+
+@pytest.mark.parametrize("moment", ["look", "start"])
+def test_a_signal_while_a_job_is_being_begun_is_not_lost(
+    moment: str, programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nobody yet whom it could be passed on to."""
+    task = programs(STOPPABLE)
+    start = side_by_side.start
+
+    def look(task: Any) -> Mapping[str, Any]:
+        if moment == "look":
+            signal.raise_signal(signal.SIGTERM)
+        return {"trainer": CPU, "threads": None}
+
+    def started(*arguments: Any) -> Any:
+        process = start(*arguments)
+        until(lambda: "up" in task.log.read_text())
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(side_by_side, "start", started)
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match=str(INTERRUPTED)):
+        SideBySide([task, programs(STOPPABLE)], look, None, 2).run()
+    assert time.monotonic() - began < 30
+    if moment == "look":
+        assert not task.log.exists() and not (tmp_path / "record").exists()
+    else:
+        assert task.log.read_text() == "up\nsaved\n"
+        assert {n: row["status"] for n, row in rows(tmp_path).items()} == {0: "interrupted"}
+
+
+WAITING = "import os; os.read(0, 1); print('saved')"
+
+
+def test_after_an_error_of_the_sweep_itself_what_was_at_work_is_waited_for_and_noted(
+    programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no table today")
+
+    monkeypatch.setattr(Board, "show", show)
+    with pytest.raises(RuntimeError, match="no table today"):
+        run([programs(WAITING, "interrupted"), programs(WAITING, "interrupted")])
+    assert {row["status"] for row in rows(tmp_path).values()} == {"interrupted"}
+    assert (tmp_path / "0.log").read_text() == "saved\n"
+
+
+def test_a_setting_that_no_job_can_have_is_that_jobs_failure(
+    programs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked: list[int] = []
+
+    def look(task: Any) -> Mapping[str, Any]:
+        looked.append(task.number)
+        return {"trainer": {**CPU, "devices": "auto" if task.number == 1 else 1}, "threads": None}
+
+    SideBySide([programs("", "done") for _ in range(3)], look, None, 2).run()
+    found = rows(tmp_path)
+    assert [found[n]["status"] for n in range(3)] == ["done", "failed", "done"] and looked == [0, 1, 2]
+    assert "trainer.devices is 'auto'" in found[1]["error"]
+    assert "error: trainer.devices is 'auto'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cores", "beside"), [(1, [0, 0, 0]), (2, [0, 1, 1])])
+def test_a_job_is_looked_at_when_there_is_room_for_it(cores: int, beside: list[int], programs: Any) -> None:
+    """Jobs in turn may start from each other."""
+    at_work: list[int] = []
+
+    def look(_: Any) -> Mapping[str, Any]:
+        at_work.append(len(sweep.working))
+        return {"trainer": CPU, "threads": None}
+
+    sweep = SideBySide([programs("import time; time.sleep(0.3)", "done") for _ in range(3)], look, None, cores)
+    sweep.run()
+    assert at_work == beside
+
+
+def test_what_hydra_is_to_set_is_set_for_the_job(programs: Any, tmp_path: Path) -> None:
+    show = "import os; print(os.environ['OF_THIS_JOB'], os.environ['OMP_NUM_THREADS'])"
+    environments = [{"OF_THIS_JOB": "a", "OMP_NUM_THREADS": "1"}, {"OF_THIS_JOB": "b"}]
+    run([programs(show, "done", environment=environment) for environment in environments], cores=4)
+    assert (tmp_path / "0.log").read_text() == "a 1\n" and (tmp_path / "1.log").read_text().startswith("b")
+
+
+def test_jobs_of_a_sweep_in_batches_go_on_counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[int]] = []
+    kept = SimpleNamespace(run=lambda: None)
+    monkeypatch.setattr(side_by_side, "SideBySide", lambda tasks, *_: batches.append([t.number for t in tasks]) or kept)
+    monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "sweep.jsonl"))
+    launcher: Any = LocalSweep(None)
+    launcher.setup(hydra_context=None, task_function=None, config=SimpleNamespace(trainer=CPU))
+    for first in (0, 2):
+        launcher.launch([["seed=0"], ["seed=1"]], first)
+    assert batches == [[0, 1], [2, 3]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep", "sweep-2"]
+
+
+def test_a_note_that_could_not_be_written_whole_is_none(tmp_path: Path) -> None:
+    task = Task(3, ["seed=3"], tmp_path)
+    task.record.write_text('{"status": "interrupted", "minutes": 1.0}\n{"status": "do')
+    assert task.noted() == [{"status": "interrupted", "minutes": 1.0}]
+
+
+def test_without_standard_output_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    Board({0: ["seed=0"]}).show([working(5.0, 15.0)], 0, stopping=True)
+    (tmp_path / "record").write_text(json.dumps({"overrides": ["seed=0"], "status": "done", "minutes": 1.0}) + "\n")
+    monkeypatch.setenv(sweeps.RECORD, str(tmp_path / "record"))
+    assert sweeps.print_summary() == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "full", "traced", "told"),
+    [
+        (ConfigError("a wrong key"), "0", False, True),
+        (ConfigError("a wrong key"), "1", True, True),
+        (KeyError("a bug"), "0", True, False),
+    ],
+)
+def test_an_error_is_told_as_it_can_be_mended(
+    error: Exception, full: str, traced: bool, told: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+    tell(error)
+    err = capsys.readouterr().err
+    assert (f"{type(error).__name__}: " in err) == traced and ("error: a wrong key\n" in err) == told
+
+
+def test_a_process_has_the_code_of_the_one_that_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what lies in the working directory, which Python would look into first."""
+    (tmp_path / "birthplace_lm").mkdir()
+    for name in ("birthplace_lm/__init__.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    process = children.start("birthplace_lm.cli.job", ["--help"], os.environ, subprocess.PIPE, subprocess.STDOUT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"--ends-with-starter" in out
+
+
+ORPHAN = """
+import signal, sys, time
+from birthplace_lm.cli.children import end_with_starter
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(7))
+end_with_starter()
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def test_who_is_left_alone_is_asked_to_end() -> None:
+    """By a signal that asks: after a Ctrl-C a second SIGTERM would end it at once, in the midst of what it saves."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", ORPHAN], **pipes)
+    assert process.stdout and process.stdout.readline() == b"up\n" and process.stdin
+    process.stdin.close()
+    assert process.wait(timeout=30) == 7
 
 
 @pytest.mark.parametrize("parallel", [0, -1, "two", 1.5, True])
 def test_a_number_of_jobs_that_is_none(parallel: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
-        LocalSweep(parallel).carry_out([["seed=0"]], tmp_path / "new")
+        LocalSweep(parallel).carry_out([["seed=0"]], tmp_path / "new", 0)
     assert f"error: hydra.launcher.parallel is {parallel}: a whole number is needed" in capsys.readouterr().err
 
 
@@ -263,7 +442,7 @@ def test_in_a_terminal_a_table_says_what_is_at_work(
 ) -> None:
     from rich.console import Console
 
-    board = Board([["model=small", "seed=0"], ["model=small", "seed=1"]])
+    board = Board({0: ["model=small", "seed=0"], 1: ["model=small", "seed=1"]})
     Console(width=100).print(board._table([working(5.0, 15.0), working(5.0, None, state="interrupted")], 4))
     out = capsys.readouterr().out
     assert "job 0 seed=0" in out and "pretrain 3 of 10 (30%)" in out and "starting" in out

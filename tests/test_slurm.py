@@ -126,7 +126,8 @@ def test_a_job_that_ends_well_after_the_warning_is_not_queued_again(tmp_path: Pa
 
 def test_a_signal_that_comes_twice_at_once_is_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passed_on: list[int] = []
-    outside = signal.signal(signal.SIGUSR1, lambda number, frame: passed_on.append(number))
+    numbers = (signal.SIGUSR1, signal.SIGTERM)
+    outside = [signal.signal(number, lambda number, frame: passed_on.append(number)) for number in numbers]
     now = 100.0
     monkeypatch.setattr("birthplace_lm.checkpoints.time.monotonic", lambda: now)
     try:
@@ -135,13 +136,16 @@ def test_a_signal_that_comes_twice_at_once_is_one_request(tmp_path: Path, monkey
         checkpoints.on_train_start(trainer, pl.LightningModule())
         for later in (0.0, 0.1, 0.9):  # Slurm's own and what a starting process passes on
             now = 100.0 + later
-            signal.raise_signal(signal.SIGUSR1)
+            signal.raise_signal(signal.SIGTERM)
         assert checkpoints._requested and not passed_on
         now = 101.5
-        signal.raise_signal(signal.SIGUSR1)
-        assert passed_on == [signal.SIGUSR1]
+        signal.raise_signal(signal.SIGUSR1)  # a cluster's, or of who is left without the one that started it: it asks
+        assert not passed_on
+        signal.raise_signal(signal.SIGTERM)
+        assert passed_on == [signal.SIGTERM]
     finally:
-        signal.signal(signal.SIGUSR1, outside)
+        for number, handler in zip(numbers, outside, strict=True):
+            signal.signal(number, handler)
         checkpoints.teardown(None, None, "fit")  # type: ignore[arg-type]
 
 

@@ -105,7 +105,7 @@ def test_a_job_that_another_command_is_at_is_passed_over_and_did_not_fail(
     [
         (["hydra/launcher=basic"], 1, "SIGTERM: saving after this step"),
         (["hydra.launcher.parallel=1"], 1, "SIGTERM: saving after this step"),
-        (["hydra.launcher.parallel=2"], 2, "stopping: 2 jobs save after their step"),
+        (["hydra.launcher.parallel=2"], 2, "stopping: what is at work saves after its step"),
     ],
 )
 def test_who_stops_a_job_stops_its_sweep(launcher: list[str], at_once: int, told: str, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """What a sweep says of itself while its jobs run side by side: a table in a terminal, and a line a job."""
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from birthplace_lm.cli.sweeps import shared_and_own
 from birthplace_lm.durations import duration
 from birthplace_lm.report.progress import RunStatus, clock, how_far
-from birthplace_lm.stopping import say
+from birthplace_lm.stopping import in_terminal, say
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -24,11 +23,16 @@ _EVERY = 1.0  # seconds between two looks at the runs' files
 
 
 class Board:
-    """Is told what begins and what ends; `jobs` are the overrides of all, `taken` the seconds of each that was done."""
+    """Is told what begins and what ends; `jobs` are the overrides of all, by their numbers.
 
-    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
-        own = shared_and_own(jobs)[1] if len(jobs) > 1 else [[]]  # a single job has nothing that tells it from others
-        self.names = [" ".join([f"job {number}", *overrides]) for number, overrides in enumerate(own)]
+    `taken` are the seconds of each that was done.
+    """
+
+    def __init__(self, jobs: Mapping[int, Sequence[str]]) -> None:
+        own = (
+            shared_and_own(list(jobs.values()))[1] if len(jobs) > 1 else [[]]
+        )  # nothing tells a single job from others
+        self.names = {number: " ".join([f"job {number}", *some]) for number, some in zip(jobs, own, strict=True)}
         self.taken: list[float] = []
         self.live: Live | None = None
         self.looked = 0.0
@@ -65,8 +69,8 @@ class Board:
     def show(self, working: Sequence["Working"], waiting: int, stopping: bool) -> None:
         """Look at those that write to their logs, if it is time to."""
         if stopping and working:
-            self._once(f"stopping: {len(working)} jobs save after their step")
-        if not sys.stdout.isatty() or time.monotonic() < self.looked + _EVERY:
+            self._once("stopping: what is at work saves after its step")
+        if not in_terminal() or time.monotonic() < self.looked + _EVERY:
             return
         self.looked = time.monotonic()
         if beside := [work for work in working if work.beside]:

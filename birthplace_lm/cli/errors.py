@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from birthplace_lm.attention_maps import UnreadableError
 from birthplace_lm.composing import ConfigError
@@ -34,22 +35,28 @@ TOLD = (
 )
 
 
-@contextmanager
-def in_plain_words(go_on: bool = False) -> Iterator[None]:
-    """Print what is wrong and exit with status 2, or 130 where the user interrupted.
+def tell(error: Exception) -> None:
+    """Print what is wrong: where a user can mend it in a line, and where it came from if HYDRA_FULL_ERROR=1 asks so."""
+    told = isinstance(error, TOLD)
+    if not told or os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        traceback.print_exception(error)
+    if told:
+        print(f"error: {error}", file=sys.stderr)
 
-    HYDRA_FULL_ERROR=1 in the environment shows where it came from, too. With `go_on` the error is printed and passed
-    on, so that a sweep notes it and goes on with its next job.
-    """
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """Tell of an error that a user can mend and exit with status 2, or 130 where the user interrupted."""
     try:
         yield
     except TOLD as error:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        if go_on:
-            raise
+        tell(error)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        interrupted()
+
+
+def interrupted() -> NoReturn:
+    """What Ctrl-C comes to before there is anything to save."""
+    print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(130)

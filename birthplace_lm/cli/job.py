@@ -40,9 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _compare_commits(launched: str | None) -> None:
-    from birthplace_lm.provenance import provenance
+    from birthplace_lm.commits import commit
 
-    now = provenance("")["commit"]
+    now = commit()["commit"]
     if now != launched:
         print(f"warning: launched at commit {launched}, the code is now at {now}", file=sys.stderr)
 

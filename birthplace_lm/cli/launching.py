@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from birthplace_lm.cli.sweeps import RECORD
+from birthplace_lm.composing import plain
 
 if TYPE_CHECKING:
     from birthplace_lm.cli.tasks import Task
@@ -34,25 +35,34 @@ class TaskLauncher(Launcher):
         folder = Path(os.environ[RECORD]).with_suffix("")
         if initial_job_idx:
             folder = folder.with_name(f"{folder.name}-{initial_job_idx}")
-        self.carry_out([list(overrides) for overrides in job_overrides], folder)
+        self.carry_out([list(overrides) for overrides in job_overrides], folder, initial_job_idx)
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
     @abstractmethod
-    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path) -> None:
-        """Run the jobs to their end and add a row for each to the sweep's record."""
+    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path, first: int) -> None:
+        """Run the jobs to their end and add a row for each to the sweep's record; the first has the number `first`."""
 
-    def look_at(self, task: "Task") -> dict[str, Any]:
-        """Compose a task's settings, have it look at its run, and return the settings."""
+    def look_at(self, task: "Task", number: int) -> dict[str, Any]:
+        """Compose the settings of the job of a number, have its task look at its run, and return the settings.
+
+        One whose settings cannot be composed has the reason in its row, and none are returned.
+        """
+        settings: dict[str, Any] = {}
+        with task.failing():
+            settings, chosen = self._composed(task, number)
+            task.look(settings, chosen)
+        return settings
+
+    def _composed(self, task: "Task", number: int) -> tuple[dict[str, Any], list[str]]:
+        """The settings of a job as Hydra composes them now, and the groups that its overrides name."""
         from birthplace_lm.cli.train import choices_of
-        from birthplace_lm.composing import plain
 
         config = self.context.config_loader.load_sweep_config(self.config, task.overrides)
         with open_dict(config):
-            config.hydra.job.num, config.hydra.job.id = task.number, str(task.number)
+            config.hydra.job.num, config.hydra.job.id = number, str(number)
         HydraConfig.instance().set_config(config)
         choices, chosen = choices_of(HydraConfig.get())
+        task.environment = {name: str(value) for name, value in config.hydra.job.env_set.items()}
         with open_dict(config):
             del config["hydra"]
-        settings = {**plain(config), "choices": choices}
-        task.look(settings, chosen)
-        return settings
+        return {**plain(config), "choices": choices}, chosen

@@ -38,7 +38,7 @@ class LocalSweep(TaskLauncher):
                 return in_turn.launch(job_overrides, initial_job_idx)
         return super().launch(job_overrides, initial_job_idx)
 
-    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path) -> None:
+    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path, first: int) -> None:
         """Run the jobs in their order, those that are not finished."""
         if self.parallel is not None:
             try:
@@ -49,7 +49,7 @@ class LocalSweep(TaskLauncher):
         from birthplace_lm.cli.side_by_side import SideBySide
         from birthplace_lm.cli.tasks import Task, note_sweep
 
-        tasks = [Task(number, overrides, folder) for number, overrides in enumerate(job_overrides)]
+        tasks = [Task(number, overrides, folder) for number, overrides in enumerate(job_overrides, first)]
         folder.mkdir(parents=True, mode=0o700)
         note_sweep(folder, tasks)
-        SideBySide(tasks, self.look_at, self.parallel, own_cores()).run()
+        SideBySide(tasks, lambda task: self.look_at(task, task.number), self.parallel, own_cores()).run()

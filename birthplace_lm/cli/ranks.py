@@ -140,10 +140,9 @@ def _start(
 def _process(rank: Rank, folder: Path, threads: int | None) -> subprocess.Popen[bytes]:
     environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, **rank.environment()}
     environment["OMP_NUM_THREADS"] = str(threads or max(1, _threads_of_all() // rank.size))
-    command = [sys.executable, "-m", "birthplace_lm.cli.ranks", str(folder / "job.json")]
     with open(folder / f"{rank.rank}.txt", "wb") as errors:
         out, err = (None, None) if rank.rank == 0 else (subprocess.DEVNULL, errors)
-        return start(command, environment, out, err)
+        return start("birthplace_lm.cli.ranks", [str(folder / "job.json")], environment, out, err)
 
 
 def _threads_of_all() -> int:

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from birthplace_lm.cli.board import Board
-from birthplace_lm.cli.children import signals_passed_on, start
+from birthplace_lm.cli.children import PATIENCE, signals_passed_on, start, tell
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.cli.sweeps import RECORD, add_row
 from birthplace_lm.cli.tasks import Task
@@ -70,7 +71,7 @@ class SideBySide:
         self.jobs = len(self.waiting)
         self.working: list[Working] = []
         self.processes: list[subprocess.Popen[bytes]] = []  # those of `working`, for whom signals are passed on
-        self.board = Board([task.overrides for task in tasks])
+        self.board = Board({task.number: task.overrides for task in tasks})
         self.cores_of_next: int | None = None  # those of the first that waits, once it was looked at
 
     def run(self) -> None:
@@ -79,41 +80,58 @@ class SideBySide:
             try:
                 while self.working or (self.waiting and not received):
                     if self.waiting and not received:
-                        self._begin()
+                        self._begin(received)
                     self._end(stopped=bool(received))
                     self.board.show(self.working, len(self.waiting), stopping=bool(received))
                     time.sleep(_POLL_SECONDS)
-            finally:  # of what is left after an error of ours: it saves and stops
-                for process in self.processes:
-                    process.stdin.close()  # type: ignore[union-attr]
+            except BaseException:
+                self._give_up()
+                raise
         if received:
             sys.exit(INTERRUPTED)
 
-    def _begin(self) -> None:
-        """Start the first that waits if there is room for it, or note what there is to say of it without that."""
-        if self.parallel and len(self.working) >= self.parallel:
+    def _begin(self, received: Sequence[int]) -> None:
+        """Start the first that waits if there is room for it, or note what there is to say of it without that.
+
+        It is not looked at before: an earlier job of the sweep may make what it starts from.
+        """
+        if not self._has_room(1):
             return
         task = self.waiting[0]
         if self.cores_of_next is None:
             settings = self.look(task)
-            if task.row:
-                self._note(self.waiting.pop(0), task.row)
-                return
-            self.cores_of_next = share(settings, self.jobs, self.cores, self.parallel)
-        if not self._has_room(task, self.cores_of_next):
+            with task.failing() if not task.row else nullcontext():
+                self.cores_of_next = share(settings, self.jobs, self.cores, self.parallel)
+        if task.row:
+            self.cores_of_next = None
+            self._note(self.waiting.pop(0), task.row)
+            return
+        shared = task.run and task.run in {work.task.run for work in self.working}
+        if received or shared or not self._has_room(self.cores_of_next):
             return
         cores, self.cores_of_next = self.cores_of_next, None
         beside = cores < self.cores or min(self.parallel or 1, self.jobs) > 1
         work = Working(self.waiting.pop(0), _started(task, cores if beside else None), cores, time.monotonic(), beside)
         self.working.append(work)
         self.processes.append(work.process)
+        if received:  # while it was being started
+            tell(work.process, received[-1])
         self.board.begun(work)
 
-    def _has_room(self, task: Task, cores: int) -> bool:
-        if task.run and task.run in {work.task.run for work in self.working}:
-            return False
-        taken = sum(work.cores for work in self.working)
-        return bool(self.parallel) or not self.working or taken + cores <= self.cores
+    def _has_room(self, cores: int) -> bool:
+        """For one more that has so many cores."""
+        if self.parallel:
+            return len(self.working) < self.parallel
+        return not self.working or sum(work.cores for work in self.working) + cores <= self.cores
+
+    def _give_up(self) -> None:
+        """After an error of ours: what is at work notices that nobody waits, saves, and is noted."""
+        for process in self.processes:
+            process.stdin.close()  # type: ignore[union-attr]
+        until = time.monotonic() + 2 * PATIENCE
+        while self.working and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+            self._end(stopped=True)
 
     def _end(self, stopped: bool) -> None:
         for work in [work for work in self.working if work.process.poll() is not None]:
@@ -128,11 +146,11 @@ class SideBySide:
 
 def _started(task: Task, cores: int | None) -> subprocess.Popen[bytes]:
     """The process of a task, with a log and so many cores; None: with the terminal and all that it finds."""
-    command = [sys.executable, "-m", "birthplace_lm.cli.job", str(task.settings_file), "--ends-with-starter"]
-    environment = {**os.environ, RECORD: str(task.record)}
+    job = ("birthplace_lm.cli.job", [str(task.settings_file), "--ends-with-starter"])
+    environment = {**os.environ, **task.environment, RECORD: str(task.record)}
     if cores is None:
-        return start(command, environment, None, None)
-    said = os.environ.get("OMP_NUM_THREADS", "")
+        return start(*job, environment, None, None)
+    said = environment.get("OMP_NUM_THREADS", "")
     environment["OMP_NUM_THREADS"] = str(min(int(said), cores) if said.isdecimal() else cores)
     with task.log.open("wb") as log:
-        return start(command, environment, log, subprocess.STDOUT)
+        return start(*job, environment, log, subprocess.STDOUT)

@@ -23,6 +23,7 @@ from birthplace_lm.cli.launching import TaskLauncher
 from birthplace_lm.cli.slurm_batch import check_wishes, ranges, script
 from birthplace_lm.cli.slurm_queue import ENDED, SlurmError, check_there, states, submit
 from birthplace_lm.cli.sweeps import add_row
+from birthplace_lm.composing import ConfigError
 
 if TYPE_CHECKING:
     from birthplace_lm.cli.slurm_tasks import SlurmTask
@@ -62,20 +63,22 @@ class SlurmSweep(TaskLauncher):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
 
-    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path) -> None:
-        """Submit what nobody has submitted and wait until all have ended."""
+    def carry_out(self, job_overrides: Sequence[list[str]], folder: Path, first: int) -> None:
+        """Submit what nobody has submitted and wait until all have ended; an array counts its tasks from 0."""
         from birthplace_lm.cli.slurm_tasks import SlurmTask, left_behind
 
         check_wishes(self.before, self.parallel, self.requeues, self.warning_seconds, self.poll_seconds)
         tasks = [SlurmTask(number, overrides, folder) for number, overrides in enumerate(job_overrides)]
         for task in tasks:
-            self.look_at(task)
+            self.look_at(task, first + task.number)
+            if task.environment:
+                raise ConfigError("hydra.job.env_set: say it to Slurm by hydra.launcher.before=['export NAME=VALUE']")
         earlier = left_behind(folder.parent)
         for task in tasks:
             if not task.row and (found := earlier.get(task.key)):
                 task.take_over(*found)
         self._submit([task for task in tasks if not task.row and not task.array], folder)
-        self._wait(tasks)
+        self._wait(tasks, first)
 
     def _submit(self, tasks: list["SlurmTask"], folder: Path) -> None:
         from birthplace_lm.cli.tasks import note_sweep
@@ -93,11 +96,11 @@ class SlurmSweep(TaskLauncher):
             task.array = array
         print(f"Slurm array {array}: {len(tasks)} jobs submitted by {file}", flush=True)
 
-    def _wait(self, tasks: list["SlurmTask"]) -> None:
+    def _wait(self, tasks: list["SlurmTask"], first: int) -> None:
         """Until every job has ended; each is noted as it ends, so that an interrupted command has a table, too."""
         for task in tasks:
             if task.row:
-                add_row({"number": task.number, **task.row})
+                add_row({"number": first + task.number, **task.row})
         waiting = [task for task in tasks if not task.row]
         said = ""
         with _interrupts() as interrupts:
@@ -106,7 +109,7 @@ class SlurmSweep(TaskLauncher):
                 until = time.monotonic() + self.poll_seconds
                 while not interrupts and (left := until - time.monotonic()) > 0:
                     time.sleep(min(left, 0.1))
-                waiting = _end(waiting)
+                waiting = _end(waiting, first)
         _tell(tasks, said)
         print(end="\n" if sys.stdout.isatty() else "")
         if waiting:
@@ -146,7 +149,7 @@ def _interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, former)
 
 
-def _end(waiting: list["SlurmTask"]) -> list["SlurmTask"]:
+def _end(waiting: list["SlurmTask"], first: int) -> list["SlurmTask"]:
     """Ask for the states, note the jobs that have ended; those that go on."""
     known = {array: states(array) for array in {task.array for task in waiting}}
     for task in waiting:
@@ -154,7 +157,7 @@ def _end(waiting: list["SlurmTask"]) -> list["SlurmTask"]:
         task.state = "WITHOUT NEWS, AS SLURM DOES NOT ANSWER" if found is None else found.get(task.number, "UNKNOWN")
         if task.state in ENDED or task.state == "UNKNOWN":
             task.close()
-            add_row({"number": task.number, **task.row})
+            add_row({"number": first + task.number, **task.row})
     return [task for task in waiting if not task.row]
 
 

@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from omegaconf import DictConfig
 
 from birthplace_lm.composing import ConfigError, in_one_line
 from birthplace_lm.ranks import own_rank, wanted_ranks
+from birthplace_lm.stopping import in_terminal
 
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
 STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
@@ -62,7 +62,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     The job returns something with a `folder` and with `trained`, which says whether there was anything to do. One whose
     folder another command is at work in ends "elsewhere": two sweeps of the same jobs share them, and neither failed.
     """
-    from birthplace_lm.cli.errors import TOLD, in_plain_words
+    from birthplace_lm.cli.errors import interrupted, tell
     from birthplace_lm.run_lock import RunInUseError
     from birthplace_lm.stopping import UnfinishedError
 
@@ -70,13 +70,13 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     started = time.monotonic()
     row: dict[str, Any] = {"overrides": list(overrides), "status": "interrupted"}
     try:
-        with in_plain_words(go_on=True):
-            done = job()
+        done = job()
         row |= {"status": "done" if done.trained else "skipped", "folder": str(done.folder.root)}
         row["exact_match"] = done.folder.metrics().get("dev", {}).get("exact_match")
+    except KeyboardInterrupt:
+        interrupted()
     except Exception as error:
-        if not isinstance(error, TOLD):
-            traceback.print_exception(error)
+        tell(error)
         row |= {"status": endings.get(type(error), "failed"), "error": in_one_line(error)}
     finally:
         row["minutes"] = (time.monotonic() - started) / 60
@@ -117,7 +117,7 @@ def print_summary() -> int:
             f"{row['minutes']:.1f}",
             Text(row.get("folder") or row.get("error") or "–"),
         )
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    Console(width=None if in_terminal() else 160, highlight=False).print(table)
     counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", *STYLES)}
     print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f"; noted in {path}")
     if counts["elsewhere"]:

@@ -1,17 +1,19 @@
 """The jobs of a sweep as tasks for processes of their own: what each is told, whether it needs to run, how it ended."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from birthplace_lm.cli.errors import TOLD
+from birthplace_lm.cli.errors import tell
+from birthplace_lm.commits import commit
 from birthplace_lm.composing import ConfigError, in_one_line, save_config
 from birthplace_lm.corpus import Corpus, MissingCorpusError
 from birthplace_lm.jobs import Job, check_same_run, prepare
-from birthplace_lm.provenance import provenance
 from birthplace_lm.report.progress import RunStatus, status
 from birthplace_lm.runs import RunFolder, write_json
 
@@ -21,7 +23,7 @@ class Task:
     """One job, with its files in `base`: NUMBER.yaml it is told by, NUMBER.jsonl it notes its end in, NUMBER.log.
 
     `job` is what it is to do, None where that cannot be told here since the data lie elsewhere. `row` is what the
-    sweep's table says of it, once that is known.
+    sweep's table says of it, once that is known. `environment` is what its process finds there beside our own.
     """
 
     number: int
@@ -29,6 +31,7 @@ class Task:
     base: Path
     job: Job | None = None
     row: dict[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     data_elsewhere: ClassVar[bool] = (
         False  # whether the process that carries it out may see data that this one does not
     )
@@ -52,20 +55,28 @@ class Task:
 
     def look(self, settings: dict[str, Any], chosen: Sequence[str]) -> None:
         """Prepare the run without running it: a finished one and one that cannot work have their row at once."""
-        row = {"overrides": self.overrides, "minutes": 0.0}
+        with self.failing():
+            try:
+                job = prepare(settings, chosen, asks=False)
+                check_same_run(job)
+                if finished := _finished(job):
+                    self.row = {"overrides": self.overrides, "minutes": 0.0, "status": "skipped", **finished}
+                    return
+                self.job = replace(job, corpus=Corpus((), (), (), ()))  # of which there would be one a job
+            except MissingCorpusError:
+                if not self.data_elsewhere:
+                    raise
+            self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+            save_config(settings, self.settings_file)
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """What goes wrong with this task is told and is its row; the sweep goes on."""
         try:
-            job = prepare(settings, chosen, asks=False)
-            check_same_run(job)
-            if finished := _finished(job):
-                self.row = {**row, "status": "skipped", **finished}
-                return
-            self.job = replace(job, corpus=Corpus((), (), (), ()))  # of which there would be one a job
-        except (*TOLD, ValueError, OSError) as error:
-            if not (isinstance(error, MissingCorpusError) and self.data_elsewhere):
-                self.row = {**row, "status": "failed", "error": in_one_line(error)}
-                return
-        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        save_config(settings, self.settings_file)
+            yield
+        except Exception as error:
+            tell(error)
+            self.row = {"overrides": self.overrides, "minutes": 0.0, "status": "failed", "error": in_one_line(error)}
 
     def status(self) -> RunStatus | None:
         """How far the run is, if that can be told."""
@@ -79,9 +90,13 @@ class Task:
         return found.ends if (found := self.status()) else None
 
     def noted(self) -> list[dict[str, Any]]:
-        """What the job noted of itself, a row each time that it was started."""
+        """What the job noted of itself, a row each time that it was started, but what it could not write whole."""
         text = self.record.read_text(encoding="utf-8") if self.record.is_file() else ""
-        return [json.loads(line) for line in text.splitlines()]
+        rows = []
+        for line in text.splitlines():
+            with suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
 
     def is_finished(self) -> bool:
         """Whether the run folder has all that is asked for."""
@@ -95,7 +110,8 @@ def _finished(job: Job) -> dict[str, Any]:
     """Folder and exact match of a run that has all that was asked for, else nothing; ConfigError for a damaged one."""
     try:
         share = job.folder.metrics().get("dev", {}).get("exact_match")
-        return {"folder": str(job.folder.root), "exact_match": share} if job.is_done() else {}
+        done = job.folder.is_run() and job.is_done()
+        return {"folder": str(job.folder.root), "exact_match": share} if done else {}
     except (TypeError, AttributeError) as error:
         raise ConfigError(
             f"{job.folder.root / 'metrics.json'} is damaged ({in_one_line(error)}): birthplace-evaluate "
@@ -110,11 +126,12 @@ def ended_well(rows: Sequence[dict[str, Any]]) -> bool:
 
 def note_sweep(base: Path, tasks: Sequence[Task], array: str | None = None) -> None:
     """sweep.json: what was launched, from which commit, what each task does; the number of its Slurm array."""
-    origin = provenance("")
     write_json(
         base / "sweep.json",
         {
-            **{key: origin[key] for key in ("started", "command", "commit", "dirty")},
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            **commit(),
             "array": array,
             "tasks": {str(task.number): {"overrides": task.overrides, "run": str(task.run or "")} for task in tasks},
         },

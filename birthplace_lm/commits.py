@@ -1,0 +1,22 @@
+"""Which code runs, without torch: who only starts others asks, too."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def commit() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout that the package runs from; None from an installed package."""
+    here = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not (here / "pyproject.toml").is_file():
+        return {"commit": None, "dirty": None}
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
