@@ -374,8 +374,6 @@ def test_a_signal_is_passed_on_unless_it_was_ignored_before(heard: bool) -> None
         with signals_passed_on([first]) as received:
             signal.raise_signal(signal.SIGHUP)
         assert received == ([signal.SIGHUP] if heard else [])
-        assert sent == (
-            [signal.SIGHUP, signal.SIGCONT] if heard else []
-        )  # also one that was stopped
+        assert sent == ([signal.SIGHUP, signal.SIGCONT] if heard else [])  # also one that was stopped
     finally:
         signal.signal(signal.SIGHUP, former)

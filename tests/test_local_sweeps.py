@@ -454,21 +454,23 @@ def test_in_a_terminal_a_table_says_what_is_at_work(
 
 @pytest.mark.slow
 def test_jobs_run_side_by_side(tmp_path: Path) -> None:
-    jobs = ("attention=vanilla,hybrid,linear", "positions=learned,rotary")
+    jobs = ("attention=vanilla,linear", "positions=learned,rotary")
     code, noted, out = sweep(tmp_path, "threads=null", "hydra.launcher.parallel=3", *jobs)
-    assert code == 1 and len(noted) == 6
     ends = {tuple(row["overrides"][-2:]): row["status"] for row in noted}  # type: ignore[index]
-    assert [ends[(f"attention={a}", "positions=learned")] for a in ("vanilla", "hybrid", "linear")] == ["done"] * 3
-    assert ends[("attention=vanilla", "positions=rotary")] == "done"
-    assert ends[("attention=linear", "positions=rotary")] == "failed"
+    assert code == 1 and ends == {
+        ("attention=vanilla", "positions=learned"): "done",
+        ("attention=vanilla", "positions=rotary"): "done",
+        ("attention=linear", "positions=learned"): "done",
+        ("attention=linear", "positions=rotary"): "failed",
+    }
     folders = {str(row["folder"]) for row in noted if row["status"] == "done"}
-    assert len(folders) == 4 and "jobs run side by side" in out
+    assert len(folders) == 3 and "jobs run side by side" in out
     sessions = [read_json(tmp_path / folder / "provenance.json")["sessions"][0] for folder in folders]
     assert all(session["hardware"]["threads"] <= max((os.cpu_count() or 1) // 3, 1) for session in sessions)
     assert {session["command"][0] for session in sessions} == {"birthplace-train"}
     (folder,) = (path for path in (tmp_path / "runs" / ".sweeps").iterdir() if path.is_dir())
     assert {path.suffix for path in folder.glob("[0-9].*")} == {".yaml", ".log", ".jsonl"}
-    assert len(read_json(folder / "sweep.json")["tasks"]) == 6
+    assert len(read_json(folder / "sweep.json")["tasks"]) == 4
 
 
 @pytest.mark.slow
