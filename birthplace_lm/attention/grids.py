@@ -31,7 +31,9 @@ def add_grid(scores: Tensor, outer: Tensor, inner: Tensor, alone: bool) -> None:
 def grid_gradients(of_scores: Tensor, outer: Tensor, inner: Tensor, of_outer: Tensor, of_inner: Tensor) -> None:
     """Write those of both sides, given that of scores (m, n, e); rows of the grid that nobody needed keep theirs."""
     needed, width, end = _rows(inner, of_scores.shape[-1]), inner.shape[-1], of_scores.shape[-1]
-    of_grid = F.pad(of_scores, (0, needed * width - end)).unflatten(2, (needed, width)).flatten(0, 1)
+    if missing := needed * width - end:  # a padding of nothing would be a copy, too
+        of_scores = F.pad(of_scores, (0, missing))
+    of_grid = of_scores.view(-1, needed, width)
     of_outer[..., :needed] = (of_grid @ inner.flatten(0, 1)[..., None]).view(*outer.shape[:2], needed)
     of_inner.copy_((outer[..., :needed].flatten(0, 1)[:, None] @ of_grid).view(inner.shape))
 
