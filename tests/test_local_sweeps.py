@@ -298,11 +298,15 @@ def test_a_setting_that_no_job_can_have_is_that_jobs_failure(
 
     def look(task: Any) -> Mapping[str, Any]:
         looked.append(task.number)
+        if task.number == 3:  # nothing could be composed
+            task.row = {"status": "failed", "minutes": 0.0, "error": "no such option"}
+            return {}
         return {"trainer": {**CPU, "devices": "auto" if task.number == 1 else 1}, "threads": None}
 
-    SideBySide([programs("", "done") for _ in range(3)], look, None, 2).run()
+    SideBySide([programs("", "done") for _ in range(5)], look, None, 2).run()
     found = rows(tmp_path)
-    assert [found[n]["status"] for n in range(3)] == ["done", "failed", "done"] and looked == [0, 1, 2]
+    assert [found[n]["status"] for n in range(5)] == ["done", "failed", "done", "failed", "done"]
+    assert looked == [0, 1, 2, 3, 4]
     assert "trainer.devices is 'auto'" in found[1]["error"]
     assert "error: trainer.devices is 'auto'" in capsys.readouterr().err
 

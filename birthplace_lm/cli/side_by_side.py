@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +78,8 @@ class SideBySide:
         with signals_passed_on(self.processes) as received, self.board:
             try:
                 while self.working or (self.waiting and not received):
-                    if self.waiting and not received:
-                        self._begin(received)
+                    while self.waiting and not received and self._begin(received):
+                        pass
                     self._end(stopped=bool(received))
                     self.board.show(self.working, len(self.waiting), stopping=bool(received))
                     time.sleep(_POLL_SECONDS)
@@ -90,25 +89,25 @@ class SideBySide:
         if received:
             sys.exit(INTERRUPTED)
 
-    def _begin(self, received: Sequence[int]) -> None:
-        """Start the first that waits if there is room for it, or note what there is to say of it without that.
+    def _begin(self, received: Sequence[int]) -> bool:
+        """Start the first that waits if there is room for it, or note what there is to say without that; else False.
 
         It is not looked at before: an earlier job of the sweep may make what it starts from.
         """
         if not self._has_room(1):
-            return
+            return False
         task = self.waiting[0]
         if self.cores_of_next is None:
             settings = self.look(task)
-            with task.failing() if not task.row else nullcontext():
-                self.cores_of_next = share(settings, self.jobs, self.cores, self.parallel)
-        if task.row:
-            self.cores_of_next = None
+            if not task.row:
+                with task.failing():
+                    self.cores_of_next = share(settings, self.jobs, self.cores, self.parallel)
+        if self.cores_of_next is None:
             self._note(self.waiting.pop(0), task.row)
-            return
+            return True
         shared = task.run and task.run in {work.task.run for work in self.working}
         if received or shared or not self._has_room(self.cores_of_next):
-            return
+            return False
         cores, self.cores_of_next = self.cores_of_next, None
         beside = cores < self.cores or min(self.parallel or 1, self.jobs) > 1
         work = Working(self.waiting.pop(0), _started(task, cores if beside else None), cores, time.monotonic(), beside)
@@ -117,6 +116,7 @@ class SideBySide:
         if received:  # while it was being started
             tell(work.process, received[-1])
         self.board.begun(work)
+        return True
 
     def _has_room(self, cores: int) -> bool:
         """For one more that has so many cores."""
