@@ -122,7 +122,8 @@ class CheckpointEvery(pl.Callback):
         if self._signalled is None:
             self._signalled = time.monotonic()
             self.request()
-            say(f"\n{signal.Signals(number).name}: saving after this step; once more ends at once")
+            insisting = "" if number == signal.SIGUSR1 else "; once more ends at once"
+            say(f"\n{signal.Signals(number).name}: saving after this step{insisting}")
         elif number != signal.SIGUSR1 and time.monotonic() - self._signalled > _SAME_SIGNAL:
             self._restore_signals()
             signal.raise_signal(number)

@@ -228,7 +228,7 @@ def test_whoever_is_killed_nobody_hangs_and_the_same_command_ends_with_the_same_
     said = {
         "rank 1": "error: another process of this run ended without a word",
         "rank 0": "error: rank 0 of 2 was ended by SIGKILL",
-        "starter": "SIGTERM: saving after this step",
+        "starter": "SIGUSR1: saving after this step",
     }
     for victim, stage, step in (("rank 1", "pretrain", 3), ("rank 0", "pretrain", 9), ("starter", "finetune", 3)):
         with started(tmp_path, [*PROGRAM, "trainer=ddp"]) as process:

@@ -311,8 +311,8 @@ def test_a_setting_that_no_job_can_have_is_that_jobs_failure(
     assert "error: trainer.devices is 'auto'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("cores", "beside"), [(1, [0, 0, 0]), (2, [0, 1, 1])])
-def test_a_job_is_looked_at_when_there_is_room_for_it(cores: int, beside: list[int], programs: Any) -> None:
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_job_is_looked_at_when_there_is_room_for_it(cores: int, programs: Any) -> None:
     """Jobs in turn may start from each other."""
     at_work: list[int] = []
 
@@ -322,7 +322,7 @@ def test_a_job_is_looked_at_when_there_is_room_for_it(cores: int, beside: list[i
 
     sweep = SideBySide([programs("import time; time.sleep(0.3)", "done") for _ in range(3)], look, None, cores)
     sweep.run()
-    assert at_work == beside
+    assert len(at_work) == 3 and max(at_work) < cores
 
 
 def test_what_hydra_is_to_set_is_set_for_the_job(programs: Any, tmp_path: Path) -> None:
