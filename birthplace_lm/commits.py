@@ -1,8 +1,16 @@
-"""Which code runs, without torch: who only starts others asks, too."""
+"""Which command and which code runs, without torch: who only starts others asks, too."""
 
 import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+
+def origin() -> dict[str, Any]:
+    """When it began, the command, and what `commit` tells."""
+    started, command = datetime.now(UTC).isoformat(timespec="seconds"), [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {"started": started, "command": command, **commit()}
 
 
 def commit() -> dict[str, Any]:

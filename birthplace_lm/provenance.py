@@ -1,15 +1,13 @@
 """Where a result comes from: commit, versions, hardware, data."""
 
 import platform
-import sys
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from birthplace_lm.commits import commit
+from birthplace_lm.commits import origin
 
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "safetensors", "numpy", "wandb")
 
@@ -17,9 +15,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "safetenso
 def provenance(data: str) -> dict[str, Any]:
     """Where a result comes from: time, command, commit and whether the tree was dirty, versions, hardware, data."""
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **commit(),
+        **origin(),
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "hardware": {

@@ -24,6 +24,7 @@ from birthplace_lm.cli.slurm_batch import check_wishes, ranges, script
 from birthplace_lm.cli.slurm_queue import ENDED, SlurmError, check_there, states, submit
 from birthplace_lm.cli.sweeps import add_row
 from birthplace_lm.composing import ConfigError
+from birthplace_lm.stopping import in_terminal
 
 if TYPE_CHECKING:
     from birthplace_lm.cli.slurm_tasks import SlurmTask
@@ -111,7 +112,7 @@ class SlurmSweep(TaskLauncher):
                     time.sleep(min(left, 0.1))
                 waiting = _end(waiting, first)
         _tell(tasks, said)
-        print(end="\n" if sys.stdout.isatty() else "")
+        print(end="\n" if in_terminal() else "")
         if waiting:
             print(
                 f"{len(waiting)} jobs go on without this command, and the same command again waits for them. "
@@ -166,7 +167,7 @@ def _tell(tasks: list["SlurmTask"], said: str) -> str:
     counts = Counter(task.row["status"] if task.row else task.state.lower() for task in tasks)
     text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     ends = [end for task in tasks if not task.row and task.state == "RUNNING" and (end := task.ends())]
-    live = sys.stdout.isatty()
+    live = in_terminal()
     from birthplace_lm.report.progress import clock
 
     if live or text != said:

@@ -1,16 +1,15 @@
 """The jobs of a sweep as tasks for processes of their own: what each is told, whether it needs to run, how it ended."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from birthplace_lm.cli.errors import tell
-from birthplace_lm.commits import commit
+from birthplace_lm.commits import origin
 from birthplace_lm.composing import ConfigError, in_one_line, save_config
 from birthplace_lm.corpus import Corpus, MissingCorpusError
 from birthplace_lm.jobs import Job, check_same_run, prepare
@@ -23,7 +22,8 @@ class Task:
     """One job, with its files in `base`: NUMBER.yaml it is told by, NUMBER.jsonl it notes its end in, NUMBER.log.
 
     `job` is what it is to do, None where that cannot be told here since the data lie elsewhere. `row` is what the
-    sweep's table says of it, once that is known. `environment` is what its process finds there beside our own.
+    sweep's table says of it, once that is known. `environment` is what its process finds there beside our own, and
+    `data_elsewhere` whether it may see data that this one does not.
     """
 
     number: int
@@ -32,9 +32,7 @@ class Task:
     job: Job | None = None
     row: dict[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    data_elsewhere: ClassVar[bool] = (
-        False  # whether the process that carries it out may see data that this one does not
-    )
+    data_elsewhere: ClassVar[bool] = False
 
     @property
     def run(self) -> Path | None:
@@ -129,9 +127,7 @@ def note_sweep(base: Path, tasks: Sequence[Task], array: str | None = None) -> N
     write_json(
         base / "sweep.json",
         {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            **commit(),
+            **origin(),
             "array": array,
             "tasks": {str(task.number): {"overrides": task.overrides, "run": str(task.run or "")} for task in tasks},
         },
