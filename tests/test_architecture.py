@@ -12,7 +12,9 @@ CONFIGS = ROOT / "configs"
 LONGEST_FILE, LONGEST_FUNCTION = 250, 60
 KNOWS_HYDRA = {"cli", "composing", "stages"}
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-NOT_A_VARIANT = {"__init__", "causal_sums", "fused", "grids", "heads", "scored", "scores", "terms", "tiled_softmax"}
+NOT_A_VARIANT = {
+    "__init__", "causal_sums", "fused", "fused_terms", "grids", "heads", "scored", "scores", "terms", "tiled_softmax",
+}  # fmt: skip
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from birthplace_lm.architecture import build_model, with_layers
-from birthplace_lm.attention import fused, perceiver
+from birthplace_lm.attention import fused, perceiver, scored
 from birthplace_lm.attention.causal_sums import causal_sums
 from birthplace_lm.attention.differential import DifferentialWeights
 from birthplace_lm.attention.synthesizer import SynthesizerAttention
@@ -43,6 +43,16 @@ def tokens(length: int, rows: int = 3, seed: int = 1) -> Tensor:
     return torch.randint(0, 20, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.fixture(params=[0, fused._FEW], ids=["fused", "as a matrix"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Few new positions by the fused kernel, as many of them and as on a GPU, and as on a processor."""
+    monkeypatch.setattr(fused, "_FEW", request.param)
+    if request.param == 0:
+        monkeypatch.setattr(scored, "LONG", 0)
+    assert isinstance(request.param, int)
+    return request.param
+
+
 @every_pair
 def test_it_keeps_the_shape_for_any_length(attention: str, positions: str) -> None:
     model = tiny(attention, positions)
@@ -51,7 +61,7 @@ def test_it_keeps_the_shape_for_any_length(attention: str, positions: str) -> No
 
 
 @every_pair
-def test_no_output_depends_on_a_later_character(attention: str, positions: str) -> None:
+def test_no_output_depends_on_a_later_character(attention: str, positions: str, few: int) -> None:
     model = roughened(tiny(attention, positions)).double().eval()
     x = tokens(model.max_length)
     before = model(x)
@@ -70,14 +80,6 @@ def test_a_late_output_does_depend_on_an_early_character(attention: str, positio
     changed = x.clone()
     changed[:, 0] = (changed[:, 0] + 5) % 20
     assert not torch.allclose(model(x)[:, -1], model(changed)[:, -1])
-
-
-@pytest.fixture(params=[0, fused._FEW], ids=["fused", "as a matrix"])
-def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Few new positions by the fused kernel, as on a GPU, and as on a processor."""
-    monkeypatch.setattr(fused, "_FEW", request.param)
-    assert isinstance(request.param, int)
-    return request.param
 
 
 @every_pair

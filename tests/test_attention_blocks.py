@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from birthplace_lm.attention import scored, sliding_window
+from birthplace_lm.attention import fused, scored, sliding_window
+from birthplace_lm.attention.fused_terms import attend_fused
+from birthplace_lm.attention.terms import Terms
+from birthplace_lm.attention_maps import listening
 from tests.helpers import PAIRS, roughened, tiny
 
 KINDS = [pair for pair in PAIRS if pair[1] in {"learned", "rotary", "alibi"}]
@@ -37,6 +40,59 @@ def test_tiles_change_nothing(attention: str, positions: str, texts: int, monkey
     assert len(whole) == len(tiles) > 2
     for one, other in zip(whole, tiles, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("attention", "positions"), KINDS)
+def test_the_fused_kernel_changes_nothing(attention: str, positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((scored, "LONG"), (fused, "_FEW")):
+        monkeypatch.setattr(module, name, LENGTH + 1)
+    tiles = outputs_and_gradients(attention, positions)
+    for module, name in ((scored, "LONG"), (fused, "_FEW")):
+        monkeypatch.setattr(module, name, 0)
+    by_kernel = outputs_and_gradients(attention, positions)
+    assert len(tiles) == len(by_kernel) > 2
+    for one, other in zip(tiles, by_kernel, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("attention", "positions", "length", "taken"),
+    [
+        ("synthesizer", "learned", scored.LONG, True),
+        ("differential", "rotary", scored.LONG, True),
+        ("synthesizer", "learned", scored.LONG - 1, False),
+        ("differential", "rotary", scored.LONG - 1, False),
+        ("differential", "alibi", scored.LONG, False),  # has a table
+        ("synthesizer_dense_vanilla", "learned", scored.LONG, False),  # would need wider values
+        ("synthesizer_factorized_random", "learned", scored.LONG, False),  # one product for all texts
+        ("synthesizer_factorized_dense", "learned", scored.LONG, False),  # has a grid
+    ],
+)
+def test_who_goes_by_the_fused_kernel(
+    attention: str, positions: str, length: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def spy(terms: Terms, v: Tensor) -> Tensor:
+        calls.append(v.shape[2])
+        return attend_fused(terms, v)
+
+    monkeypatch.setattr(scored, "attend_fused", spy)
+    knobs = {"rank": 2} if attention == "synthesizer_factorized_random" else None  # narrower than a head
+    model = tiny(attention, positions, knobs=knobs, block_size=scored.LONG + 1)
+    x = torch.randint(0, 20, (2, length))
+    model(x)
+    assert calls == ([length] * len(model.blocks) if taken else [])
+    monkeypatch.setattr(scored, "LONG", 0)
+    cache = model.new_cache()
+    model(x[:, :-2], cache, 0)
+    calls.clear()
+    model(x[:, -2:], cache, length - 2)  # the kernel would take these two for the first
+    with listening(model) as heard:
+        model(x)
+    assert all(heard)
+    tiny(attention, positions, knobs=knobs, block_size=length + 1, dropout=0.1).train()(x)
+    assert not calls
 
 
 @pytest.mark.parametrize(("attention", "positions"), KINDS)

@@ -323,6 +323,7 @@ def test_every_layer_of_every_variant_has_a_slow_version(attention: str) -> None
 @pytest.mark.parametrize(("attention", "positions"), KINDS)
 def test_it_is_its_equation(attention: str, positions: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("birthplace_lm.attention.fused._FEW", few)
+    monkeypatch.setattr("birthplace_lm.attention.scored.LONG", few + 1)
     knobs: dict[str, int] = {
         "sliding_window": {"window": 4},
         "linear": {"chunk": 4},

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from birthplace_lm.attention.heads import AttentionWeights, check_heads
-from birthplace_lm.attention.scored import ScoredAttention
+from birthplace_lm.attention.scored import ScoredAttention, is_long, softmax_of
 from birthplace_lm.attention.scores import QueryKeyScores
 from birthplace_lm.positions import Positions
 from birthplace_lm.rms_norm import RMSNorm
@@ -48,7 +48,8 @@ class DifferentialAttention(ScoredAttention):
     is common to many places down to nothing, which a softmax cannot. The norm makes every head speak equally loudly,
     so none can abstain. Rotary turns each half by itself; under ALiBi each of the 2H maps has a slope of its own. The
     paper's λ_init grows with the layer, 0.8 - 0.6·exp(-0.3·(layer - 1)); a layer does not know its number, so it is a
-    knob here. Time O(T²D + TD²) with twice vanilla's softmaxes, memory O(2HT²), decode cache 2D numbers a position.
+    knob here. Time O(T²D + TD²) with twice vanilla's softmaxes, memory O(2HT²) or O(TD) fused, decode cache 2D numbers
+    a position.
     Source: Ye et al. 2024, arXiv 2410.05258, equations 1 to 3.
     """
 
@@ -70,3 +71,11 @@ class DifferentialAttention(ScoredAttention):
         weights = DifferentialWeights(width // 2, dropout, lambda_init)
         norm = ScaledNorm(width, 1 - lambda_init)
         super().__init__(d_model, n_heads, block_size, dropout, scores, weights, norm)
+
+    def mixed(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, v: Tensor) -> Tensor:
+        if not is_long(x.shape[1]) or not self.unseen(v.device):
+            return super().mixed(x, offset, cache, v)
+        terms = self.scores.terms(x, offset, cache)  # of 2H maps
+        both = softmax_of(terms, v.repeat_interleave(2, dim=1), x.shape[1])  # (B, 2H, T, K)
+        first, second = both.unflatten(1, (-1, 2)).unbind(2)  # (B, H, T, K) each
+        return first - self.weights.subtracted * second

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from birthplace_lm.attention.fused_terms import attend_fused, fuses
 from birthplace_lm.attention.heads import (
     AttentionWeights,
     causal,
@@ -35,6 +36,9 @@ from birthplace_lm.attention.tiled_softmax import attend
 ROWS_AT_ONCE = 128  # asking positions in a tile: the reference T; larger matrices cost more in memory than in sums
 NUMBERS_AT_ONCE = 2**18  # scores in a tile, a megabyte of float32, unless one text's rows are more
 NUMBERS_AT_ONCE_ON_GPU = 2**28  # which is fast by being given much at once
+# Positions from which a processor's fused kernel is quicker than tiles: of the dense synthesizer on one thread 64 take
+# 1.03 of their time, 96 0.99, 192 0.93; of the differential one 1.03, 0.91 and, at 256, 0.72; more is gained on two.
+LONG = 96
 
 
 class Scores(nn.Module):
@@ -89,8 +93,8 @@ class ScoredAttention(nn.Module):
     def mixed(self, x: Tensor, offset: int, cache: dict[str, Tensor] | None, v: Tensor) -> Tensor:
         """The values (B, H, S, K) as every new position weighs them: (B, H, T, K)."""
         terms = self.scores.terms(x, offset, cache) if self.scores.has_terms else None
-        if terms is not None and self._plain(v.device):
-            return attend(terms, v, x.shape[1], ROWS_AT_ONCE, NUMBERS_AT_ONCE)
+        if terms is not None and type(self.weights) is AttentionWeights and self.unseen(v.device):
+            return softmax_of(terms, v, x.shape[1])
         texts, rows = self._tile(x.shape[0], x.shape[1], v.shape[2], terms is not None and terms.shared)
         if terms is None:
             tiles = self.scores.tiles(x, offset, cache, texts, rows)
@@ -106,11 +110,11 @@ class ScoredAttention(nn.Module):
             mixed.append(torch.cat(blocks, dim=2))  # (b, H, T, K)
         return torch.cat(mixed)
 
-    def _plain(self, device: torch.device) -> bool:
-        """Whether the weights are a softmax that nobody asks for: a processor has a quicker way for one of terms."""
+    def unseen(self, device: torch.device) -> bool:
+        """Whether nobody drops weights or asks for them: a processor has quicker ways for softmaxes of terms then."""
         dropping = self.training and self.weights.dropout.p > 0
-        softmax = type(self.weights) is AttentionWeights and not dropping and not listened_to(self.weights)
-        return softmax and device.type == "cpu" and not torch.compiler.is_compiling()
+        quick = device.type == "cpu" and not torch.compiler.is_compiling()
+        return quick and not dropping and not listened_to(self.weights)
 
     def _mask(self, begin: int, end: int) -> Tensor:
         """What rows begin … end - 1 may see, to be added to their scores: (end - begin, end)."""
@@ -126,6 +130,18 @@ class ScoredAttention(nn.Module):
         numbers = NUMBERS_AT_ONCE_ON_GPU if on_gpu else NUMBERS_AT_ONCE
         fitting = max(1, numbers // (self.n_heads * rows * n_all))
         return n_texts if shared else min(n_texts, fitting), rows
+
+
+def softmax_of(terms: Terms, v: Tensor, n_rows: int) -> Tensor:
+    """Values (B, H, S, W) as a softmax of terms weighs them, (B, H, T, W), the quickest way a processor has for it."""
+    if is_long(n_rows) and fuses(terms, v, n_rows):
+        return attend_fused(terms, v)
+    return attend(terms, v, n_rows, ROWS_AT_ONCE, NUMBERS_AT_ONCE)
+
+
+def is_long(n_rows: int) -> bool:
+    """Whether so many asking positions pay for the fused kernel."""
+    return n_rows >= LONG
 
 
 def _mixed(weights: Tensor, v: Tensor) -> Tensor:

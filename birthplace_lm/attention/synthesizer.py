@@ -11,7 +11,7 @@ class SynthesizerAttention(ScoredAttention):
 
     The scores of position i are a function of x_i and of the place j, never of what stands at j: one layer can look up
     by position but not by content. B has block - 1 columns, so that is the longest sequence, as in the published
-    program. Time O(T²D + TD²), memory O(HT²), decode cache D numbers a position (values only).
+    program. Time O(T²D + TD²), memory O(HT²) or O(TD) fused, decode cache D numbers a position (values only).
     Source: Tay et al. 2020, arXiv 2005.00743, section 3.1.
     """
 
