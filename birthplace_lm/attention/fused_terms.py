@@ -22,7 +22,7 @@ def fuses(terms: Terms, v: Tensor, n_rows: int) -> bool:
     """
     if terms.q is None or terms.table is not None or terms.outer is not None:
         return False
-    return not terms.shared and n_rows == v.shape[2] and terms.q.shape[3] <= v.shape[3]
+    return len(terms.q) == len(v) and n_rows == v.shape[2] and terms.q.shape[3] <= v.shape[3]
 
 
 def attend_fused(terms: Terms, v: Tensor) -> Tensor:
