@@ -1,7 +1,6 @@
 """What watches a fit and what it says: a line of progress, one example as the model sees it, no idle warnings."""
 
 import logging
-import sys
 import time
 import warnings
 from collections import deque
@@ -11,7 +10,7 @@ import pytorch_lightning as pl
 
 from birthplace_lm.durations import duration
 from birthplace_lm.layouts import IGNORE, Batch
-from birthplace_lm.stopping import say
+from birthplace_lm.stopping import in_terminal, say
 from birthplace_lm.tokenizer import PAD, CharTokenizer
 
 
@@ -55,7 +54,7 @@ class ProgressLine(pl.Callback):
         self.every_seconds, self.refresh_seconds, self.recent_seconds = every_seconds, refresh_seconds, recent_seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._live = sys.stdout.isatty()
+        self._live = in_terminal()
         self._first = _mark(trainer, pl_module)
         self._marks = deque([self._first])  # one a line; the newest of those that are not recent, and all that are
         self._shown = self._first.seconds

@@ -19,8 +19,10 @@ from birthplace_lm.cli import report as command
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.evaluation.exact_match import wilson
 from birthplace_lm.report import pictures, tables
-from birthplace_lm.report.collecting import collect
+from birthplace_lm.report.collecting import collect, run_folders
 from birthplace_lm.report.comparing import compare, paired_difference
+from birthplace_lm.report.starts import with_alike_starts
+from birthplace_lm.runs import RunFolder
 
 
 def finished(root: Path, name: str, right: str = "1100", **changes: Any) -> Path:
@@ -221,6 +223,61 @@ def test_one_seed_does_not_count_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="vanilla: the same seed more than once"):
         compare(collect([tmp_path])[0])
     assert len(collect([tmp_path / "a", tmp_path / "a", tmp_path / "b" / ".." / "a"])[0]) == 1
+
+
+def started_from(root: Path, source: Path, seed: int, right: str) -> Path:
+    """A finished run that went on from another's weights, as the run's own config tells it."""
+    run = finished(root, f"from-{source.name}-{seed}", right, seed=seed)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["init_from"] = f"{source.name}@{RunFolder(source).starting_weights_sha256()[:8]}"
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    return run
+
+
+def a_start(root: Path, name: str, **changes: Any) -> Path:
+    source = finished(root, name, **changes)
+    RunFolder(source).stage("pretrain").weights.write_bytes(name.encode())
+    return source
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_seeds_that_each_go_on_from_a_pretraining_of_their_own_are_one_variant(tmp_path: Path, beside: bool) -> None:
+    places = [tmp_path / "runs", tmp_path / ("runs" if beside else "pretrained")]
+    for seed, right in enumerate(["1000", "1110", "1100"]):
+        started_from(places[0], a_start(places[1], f"base{seed}", seed=seed), seed, right)
+    runs = [run for run in collect(places)[0] if run.folder.name.startswith("from-")]
+    assert len(compare(runs)) == 3  # the weights that each started from are settings of it
+    roots = [root for place in places[1:] for root in run_folders(place)]
+    (variant,) = compare(with_alike_starts(runs, [] if beside else roots))
+    assert (variant.seeds, variant.exact_match) == (3, 0.5)
+    assert str(variant.runs[0].settings["init_from"]).startswith("another seed of the same, settings ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds"),
+    [
+        ([{"seed": 0, "epochs": 3}, {"seed": 1, "epochs": 4}], (0, 1)),  # made otherwise
+        ([{"seed": 0}, {"seed": 1}], (0, 0)),  # the same seed of what came after
+    ],
+)
+def test_other_starts_are_other_variants(changes: list[dict[str, int]], seeds: tuple[int, int], tmp_path: Path) -> None:
+    for number, (change, seed) in enumerate(zip(changes, seeds, strict=True)):
+        started_from(tmp_path, a_start(tmp_path, f"base{number}", **change), seed, "1100")
+    runs = [run for run in collect([tmp_path])[0] if run.folder.name.startswith("from-")]
+    assert with_alike_starts(runs, []) == runs and len(compare(runs)) == 2
+
+
+def test_a_start_that_was_trained_anew_or_is_shared_is_told_as_it_was(tmp_path: Path) -> None:
+    bases = [a_start(tmp_path, f"base{seed}", seed=seed) for seed in range(2)]
+    for seed, base in enumerate(bases):
+        started_from(tmp_path, base, seed, "1100")
+    started_from(tmp_path, bases[0], 2, "1110")  # now two of three share a start
+    runs = [run for run in collect([tmp_path])[0] if run.folder.name.startswith("from-")]
+    assert with_alike_starts(runs, []) == runs
+    first, shared, second = runs
+    assert shared.seed == 2 and len(compare(with_alike_starts([first, second], []))) == 1
+    RunFolder(bases[0]).stage("pretrain").weights.write_bytes(b"trained anew")
+    assert with_alike_starts([first, second], []) == [first, second]
 
 
 def test_what_is_no_finished_run_is_named_and_left_out(tmp_path: Path) -> None:

@@ -39,9 +39,11 @@ def _report(options: argparse.Namespace) -> None:
 
     from birthplace_lm.composing import ConfigError
     from birthplace_lm.replacing import replace_file
-    from birthplace_lm.report import collecting, comparing, looks, page, pictures, tables
+    from birthplace_lm.report import collecting, comparing, looks, page, pictures, starts, tables
+    from birthplace_lm.stopping import in_terminal
 
     runs, left_out = collecting.collect(options.runs)
+    runs = starts.with_alike_starts(runs, [root for place in options.runs for root in collecting.run_folders(place)])
     for sentence in left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     if not runs:
@@ -52,7 +54,7 @@ def _report(options: argparse.Namespace) -> None:
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant in variants:
         table.add_row(*map(Text, tables.cells(variant)))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    Console(width=None if in_terminal() else 160, highlight=False).print(table)
     labels = [variant.label for variant in variants]
     known = f"the baseline is {options.baseline}"
     unknown = (

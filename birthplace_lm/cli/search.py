@@ -1,7 +1,6 @@
 """birthplace-search: hyper-parameter search, composed by Hydra as birthplace-train is. Optuna comes with the extra."""
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from birthplace_lm.composing import ConfigError, as_config_errors, build, config_folder, plain, short_hash
+from birthplace_lm.stopping import in_terminal
 
 if TYPE_CHECKING:
     from birthplace_lm.search.study import SharedStudy
@@ -118,7 +118,7 @@ def _show(study: "SharedStudy", runs: Path) -> None:
     rows, keys = table.rows(study), list(study.space)
     title = f"search {study.folder.name}: exact match on held-out train people"
     print()
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table.table(rows, keys, title))
+    Console(width=None if in_terminal() else 160, highlight=False).print(table.table(rows, keys, title))
     print(table.last_words(rows, runs))
     replace_file(study.folder / "trials.csv", table.as_csv(rows, keys))
     for sentence in pictures.draw(study, rows):

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from birthplace_lm.stopping import in_terminal
+
 if TYPE_CHECKING:
     from rich.console import Group
 
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.folder.is_dir():
         print(f"error: there is no folder {options.folder}", file=sys.stderr)
         sys.exit(2)
-    if options.watch and sys.stdout.isatty():
+    if options.watch and in_terminal():
         _watch(options.folder, max(options.every, 0.2))
     else:
         _print(options.folder)
