@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,6 +183,26 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(str(error)) from None
     assert isinstance(container, dict)
     return container  # type: ignore[return-value]
+
+
+def literal(settings: Mapping[str, Any]) -> DictConfig:
+    """Settings as a configuration in which nothing is left to resolve: of a `${` in a text `plain` gives the text back.
+
+    >>> plain(literal({"prefix": "${oc.env:HOME}", "sizes": [1, 2]}))
+    {'prefix': '${oc.env:HOME}', 'sizes': [1, 2]}
+    """
+    config = OmegaConf.create(_escaped(settings))
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _escaped(value: Any) -> Any:
+    """Every `${` escaped for OmegaConf, where a backslash before it means two."""
+    if isinstance(value, Mapping):
+        return {key: _escaped(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(one) for one in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def save_config(config: Mapping[str, Any], path: Path) -> None:

@@ -7,10 +7,21 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from birthplace_lm.architecture import build_model
-from birthplace_lm.composing import ConfigError, build, check_targets, differences, load_config, plain, save_config
+from birthplace_lm.composing import (
+    ConfigError,
+    build,
+    check_targets,
+    differences,
+    literal,
+    load_config,
+    plain,
+    save_config,
+)
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.identity import run_name
 from birthplace_lm.jobs import prepare
@@ -268,6 +279,12 @@ def test_what_is_built_of_a_run_folder_is_not_looked_up_either(
     with pytest.raises(ConfigError, match="nothing in it is looked up") as refused:
         build_model(read, 50)
     assert not evidence.exists() and "of mine" not in str(refused.value)
+
+
+@given(st.text(alphabet="\\${}a:b,'\" "))
+def test_text_that_is_taken_literally_comes_back_as_it_was(text: str) -> None:
+    settings = {"key": text, "list": [text, {"deep": text}], "number": 1, "nothing": None}
+    assert plain(literal(settings)) == settings
 
 
 def test_what_hydra_composed_is_looked_up() -> None:

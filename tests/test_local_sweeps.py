@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from hydra.errors import HydraException
 
-from birthplace_lm.cli import children, side_by_side, sweeps
+from birthplace_lm.cli import children, job, side_by_side, sweeps
 from birthplace_lm.cli.board import Board, seconds_left
 from birthplace_lm.cli.errors import tell
 from birthplace_lm.cli.local import LocalSweep
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.cli.side_by_side import SideBySide, Working, share
 from birthplace_lm.cli.tasks import Task
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.commits import commit
+from birthplace_lm.composing import ConfigError, plain, save_config
 from birthplace_lm.ranks import own_cores
 from birthplace_lm.report.progress import RunStatus
 from birthplace_lm.runs import RunFolder, read_json
@@ -500,3 +501,16 @@ def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_job_takes_its_settings_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were resolved when the sweep was launched: what looks like an interpolation since then is text."""
+    monkeypatch.setattr(sys, "argv", [])
+    settings = {"choices": {"attention": "vanilla"}, "wandb": {"notes": r"costs \${HOME}, says ${oc.env:HOME}"}}
+    save_config(settings, tmp_path / "0.yaml")
+    (tmp_path / "sweep.json").write_text(json.dumps({**commit(), "tasks": {"0": {"overrides": ["seed=0"]}}}))
+    carried_out: list[Any] = []
+    monkeypatch.setattr(job, "carry_out", lambda *told: carried_out.append((plain(told[0]), *told[1:])))
+    with pytest.raises(SystemExit, match="0"):
+        job.main([str(tmp_path / "0.yaml")])
+    assert carried_out == [(settings, settings["choices"], [], ["seed=0"])]

@@ -10,12 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from birthplace_lm.cli.children import end_with_starter
 from birthplace_lm.cli.ranks import INTERRUPTED, carry_out
 from birthplace_lm.cli.sweeps import RECORD
-from birthplace_lm.composing import load_config
+from birthplace_lm.composing import literal, load_config
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.argv = ["birthplace-train", *overrides]  # what the run's provenance is to say: the command that repeats it
     settings = load_config(file)
     try:
-        carry_out(OmegaConf.create(settings), settings["choices"], [], overrides)
+        carry_out(literal(settings), settings["choices"], [], overrides)
     except KeyboardInterrupt:  # before there was anything to save
         sys.exit(INTERRUPTED)
     sys.exit(0 if _ended_well() else 1)
