@@ -409,6 +409,43 @@ def test_who_is_left_alone_is_asked_to_end() -> None:
     assert process.wait(timeout=30) == 7
 
 
+STARTER = """
+import os, subprocess, sys, time
+from birthplace_lm.cli.children import paused_together
+below, noted = int(sys.argv[1]), sys.argv[2]
+processes = [subprocess.Popen([sys.executable, __file__, str(below - 1), noted], process_group=0)] if below else []
+with paused_together(processes):
+    with open(noted, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(60)
+"""
+
+
+def is_paused(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="/proc says which processes are paused")
+def test_ctrl_z_pauses_what_was_started_too(tmp_path: Path) -> None:
+    """Also what was started by that, as a job starts ranks; and a second time as the first."""
+    script, noted = tmp_path / "starter.py", tmp_path / "pids"
+    script.write_text(STARTER)
+    noted.touch()
+    process = subprocess.Popen([sys.executable, str(script), "2", str(noted)], process_group=0)
+    try:
+        until(lambda: len(noted.read_text().split()) == 3)
+        pids = [int(pid) for pid in noted.read_text().split()]
+        for _ in range(2):
+            process.send_signal(signal.SIGTSTP)
+            until(lambda: all(map(is_paused, pids)))
+            process.send_signal(signal.SIGCONT)
+            until(lambda: not any(map(is_paused, pids)))
+    finally:
+        for pid in noted.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        process.wait()
+
+
 @pytest.mark.parametrize("parallel", [0, -1, "two", 1.5, True])
 def test_a_number_of_jobs_that_is_none(parallel: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -56,6 +56,35 @@ def signals_passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[
             signal.signal(number, handler)
 
 
+@contextmanager
+def paused_together(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Have a terminal's Ctrl-Z pause processes with this one, and go on with it.
+
+    They are told by the same signal, so that those that started others pass it on.
+    """
+    number = getattr(signal, "SIGTSTP", None)
+    here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+    if number is None or not here or signal.getsignal(number) is signal.SIG_IGN:
+        yield
+        return
+
+    def pause(number: int, frame: Any) -> None:
+        told = list(processes)
+        for process in told:
+            process.send_signal(number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # until somebody has this process go on
+        signal.signal(number, pause)
+        for process in told:
+            process.send_signal(signal.SIGCONT)
+
+    former = signal.signal(number, pause)
+    try:
+        yield
+    finally:
+        signal.signal(number, former)
+
+
 def tell(process: subprocess.Popen[bytes], number: int) -> None:
     """Send it a signal, and have it go on if it was stopped."""
     process.send_signal(number)

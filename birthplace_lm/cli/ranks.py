@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from birthplace_lm.cli.children import end_with_starter, signals_passed_on, start
+from birthplace_lm.cli.children import end_with_starter, paused_together, signals_passed_on, start
 from birthplace_lm.cli.sweeps import RECORD, add_row, noted, takes_turns
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import Rank, RankError, own_cores, own_rank, wanted_ranks
@@ -120,7 +120,8 @@ def _start(
         ranks = [Rank(rank, size, rank, 0, "127.0.0.1", port) for rank in range(size)]
         processes = [_process(rank, folder, config.threads) for rank in ranks]
         try:
-            with signals_passed_on(processes[:1]) as received:  # rank 0, by whom all save and stop at the same step
+            # Asked to end is rank 0 alone, by whom all save and stop at the same step.
+            with signals_passed_on(processes[:1]) as received, paused_together(processes):
                 killed = _watch(processes)
         finally:
             for process in processes:

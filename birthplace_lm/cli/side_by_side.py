@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from birthplace_lm.cli.board import Board
-from birthplace_lm.cli.children import PATIENCE, signals_passed_on, start, tell
+from birthplace_lm.cli.children import PATIENCE, paused_together, signals_passed_on, start, tell
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.cli.sweeps import RECORD, add_row
 from birthplace_lm.cli.tasks import Task
@@ -75,7 +75,7 @@ class SideBySide:
 
     def run(self) -> None:
         """Until all have ended, each noted as it ends; after a signal exits with status 130, when all at work saved."""
-        with signals_passed_on(self.processes) as received, self.board:
+        with signals_passed_on(self.processes) as received, paused_together(self.processes), self.board:
             try:
                 while self.working or (self.waiting and not received):
                     while self.waiting and not received and self._begin(received):
