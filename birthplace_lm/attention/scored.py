@@ -30,7 +30,7 @@ from birthplace_lm.attention.heads import (
     seen_so_far,
     split_heads,
 )
-from birthplace_lm.attention.terms import Terms
+from birthplace_lm.attention.terms import Terms, first
 from birthplace_lm.attention.tiled_softmax import attend
 
 ROWS_AT_ONCE = 128  # asking positions in a tile: the reference T; larger matrices cost more in memory than in sums
@@ -105,7 +105,8 @@ class ScoredAttention(nn.Module):
         mixed = []
         for values in v.split(texts):
             blocks = [
-                _mixed(self.weights(next(tiles), mask, len(values)), values[:, :, : mask.shape[1]]) for mask in masks
+                _mixed(self.weights(next(tiles), mask, len(values)), first(values, mask.shape[1], dim=2))
+                for mask in masks
             ]
             mixed.append(torch.cat(blocks, dim=2))  # (b, H, T, K)
         return torch.cat(mixed)

@@ -4,7 +4,7 @@ Legend: B texts, H heads, T asking positions, S all positions so far, M width of
 tile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -48,16 +48,34 @@ class Terms:
 
     def tiles(self, n_texts: int, n_rows: int, n_all: int, texts: int, rows: int) -> Iterator[Tensor]:
         """All rows of the first texts, then of the next: (b or 1, H, n, S - T + rows so far) each."""
+        ends = [n_all - n_rows + min(begin + rows, n_rows) for begin in range(0, n_rows, rows)]
         added = self.cut(n_rows, n_all)
-        of_each = [part for part in (self.q, self.outer) if part is not None]
-        for first in range(0, len(of_each[-1]) if of_each else n_texts, texts):
-            for begin in range(0, n_rows, rows):
-                some, part = slice(first, first + texts), slice(begin, begin + rows)
-                end = n_all - n_rows + min(begin + rows, n_rows)
-                scores = [] if added is None else [added[None, :, part, :end]]
-                if self.q is not None and self.k is not None:
-                    product = self.q[some, :, part] @ self.k.expand(len(self.q), -1, -1, -1)[some, :, :end].mT
-                    scores.append(product if self.key_bias is None else product + self.key_bias[:end].to(product.dtype))
-                if self.outer is not None and self.inner is not None:
-                    scores.append(grid(self.outer[some, :, part], self.inner[some, :, part], end))
+        tables = [None] * len(ends) if added is None else added[None].split(rows, dim=2)
+        n_times = -(-n_texts // texts)
+        parts = (_of_texts(part, texts, n_times) for part in (self.q, self.k, self.outer, self.inner))
+        for q, k, outer, inner in zip(*parts, strict=True):
+            asking = zip(*(_of_rows(part, rows, len(ends)) for part in (q, outer, inner)), tables, ends, strict=True)
+            for q_rows, outer_rows, inner_rows, table, end in asking:
+                scores = [] if table is None else [first(table, end)]
+                if q_rows is not None and k is not None:
+                    product = q_rows @ first(k.mT, end)
+                    bias = self.key_bias
+                    scores.append(product if bias is None else product + bias[:end].to(product.dtype))
+                if outer_rows is not None and inner_rows is not None:
+                    scores.append(grid(outer_rows, inner_rows, end))
                 yield reduce(add, (one.to(scores[-1].dtype) for one in scores))
+
+
+def first(x: Tensor, end: int, dim: int = -1) -> Tensor:
+    """The first `end` of a dimension; all of it as it is, for a slice's gradient fills as much with zeros."""
+    return x if end == x.shape[dim] else x.narrow(dim, 0, end)
+
+
+def _of_texts(part: Tensor | None, texts: int, n_times: int) -> Sequence[Tensor | None]:
+    """(B or 1, …) for so many texts at a time; split and not sliced, so that gradients are put together only once."""
+    return [part] * n_times if part is None or len(part) == 1 else part.split(texts)
+
+
+def _of_rows(part: Tensor | None, rows: int, n_times: int) -> Sequence[Tensor | None]:
+    """(b, H, T, …) for so many asking positions at a time, likewise."""
+    return [part] * n_times if part is None else part.split(rows, dim=2)
