@@ -190,6 +190,7 @@ class CheckpointEvery(pl.Callback):
     ) -> None:
         if self._saving:  # checkpoints of others are left as they are
             checkpoint["loops"]["fit_loop"] = self._place
+            checkpoint.get("callbacks", {}).pop("Timer", None)  # trainer.max_time is a session's, the next has its own
 
     def _agree(self, trainer: pl.Trainer) -> tuple[bool, bool]:
         """(save, stop), the same on every rank: the clock is rank 0's, a request may reach any of them."""

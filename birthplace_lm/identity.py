@@ -12,7 +12,7 @@ from birthplace_lm.wordings import QUESTION
 _NOT_OF_THE_RUN = (
     "paths", "logger", "wandb", "callbacks", "checkpoint", "choices", "name", "threads", "stages", "ask_at_most",
 )  # fmt: skip
-_NOT_OF_THE_TRAINER = ("num_nodes", "default_root_dir", "profiler")
+_NOT_OF_THE_TRAINER = ("num_nodes", "default_root_dir", "profiler", "max_time")
 # What the trainer shows on the way changes no weight; these are the values that every trainer begins with.
 _SHOWN = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 # Settings that came after the first runs, and what holds where they are not set: with that a run is the one it was.

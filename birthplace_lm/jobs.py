@@ -9,13 +9,14 @@ import torch
 
 from birthplace_lm.architecture import build_model, with_layers
 from birthplace_lm.batches import step_seed
-from birthplace_lm.composing import ConfigError, as_config_errors, build, check_whole, differences
+from birthplace_lm.composing import ConfigError, as_config_errors, build, differences
 from birthplace_lm.corpus import Corpus, CorpusError, Question
 from birthplace_lm.datamodules import BirthplaceDataModule, SpanCorruptionDataModule
 from birthplace_lm.distillation import Distillation
 from birthplace_lm.identity import of_the_run, run_name, without_places
 from birthplace_lm.mapped_texts import AskedQuestions, Texts
 from birthplace_lm.people import spread
+from birthplace_lm.recipe_settings import check_recipes
 from birthplace_lm.run_corpus import check_questions, with_held_out
 from birthplace_lm.runs import STAGES, RunFolder, read_json, write_json
 from birthplace_lm.self_training import PseudoLabels
@@ -26,7 +27,6 @@ from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.trainer_settings import check_callbacks, check_trainer
 from birthplace_lm.transformer import Transformer
 
-_ORDER = (*STAGES, "evaluate")
 PSEUDO_LABELS = "pseudo_labels.json"  # of the run folder
 
 Data = SpanCorruptionDataModule | BirthplaceDataModule
@@ -123,8 +123,7 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str], asks: bool = True) 
 
     What other runs are to answer takes them minutes: without `asks` it is left to whoever carries out the job.
     """
-    _check_stages(settings["stages"])
-    _check_numbers(settings)
+    check_recipes(settings)
     check_trainer(settings["trainer"])
     check_callbacks(settings["callbacks"] or {})
     settings = with_layers(settings)
@@ -177,22 +176,6 @@ def _pseudo_labelled(job: Job, runs: Sequence[RunFolder], longest: int) -> Seque
     return found
 
 
-def _check_stages(stages: Any) -> None:
-    known = isinstance(stages, list) and set(stages) <= set(_ORDER)
-    if not known or stages != sorted(stages, key=_ORDER.index):
-        raise ConfigError(f"stages is a list of {', '.join(_ORDER)}, in this order, not {stages}")
-
-
-def _check_numbers(settings: Mapping[str, Any]) -> None:
-    """Whole numbers where others would be rounded somewhere, or two seeds become one."""
-    check_whole("seed", settings["seed"], 0)
-    if settings["threads"] is not None:
-        check_whole("threads", settings["threads"], 1)
-    for stage in (stage for stage in STAGES if stage in settings["stages"]):
-        for key, least in {"epochs": 1, "batch_size": 1, "micro_batches": 1, "validations": 0}.items():
-            check_whole(f"{stage}.{key}", settings[stage][key], least)
-
-
 def _shown_in_training(corpus: Corpus) -> Iterator[str]:
     """Documents and train questions: a text need not hold a question mark for questions to end in one."""
     yield from [corpus.documents.characters] if isinstance(corpus.documents, Texts) else corpus.documents
@@ -216,8 +199,15 @@ def check_same_run(job: Job) -> None:
     if rows:
         table = "\n".join(f"  {key}: {ours} here, {theirs} there" for key, ours, theirs in rows)
         raise ConfigError(f"{job.folder.root} holds another run:\n{table}\ngive this one another name")
-    begun, pretrained = job.folder.stage("finetune"), job.folder.stage("pretrain").finished
-    if "pretrain" in job.settings["stages"] and not pretrained and (begun.finished or begun.checkpoints.is_dir()):
+    begun, pretraining, stages = job.folder.stage("finetune"), job.folder.stage("pretrain"), job.settings["stages"]
+    if pretraining.finished:
+        return
+    if "pretrain" in stages and (begun.finished or begun.checkpoints.is_dir()):
         raise ConfigError(
             f"{job.folder.root} holds a finetuning that began without this pretraining: give this run another name"
+        )
+    if "pretrain" not in stages and "finetune" in stages and pretraining.checkpoints.is_dir():
+        raise ConfigError(
+            f"{job.folder.root} holds a pretraining that has not come to its end, so no finetuning can begin from it: "
+            "go on with stages=[pretrain,…], or give this run another name"
         )

@@ -106,6 +106,8 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
     distillation = job.distillation(stage)
     learner = kind(model, job.tokenizer, optimizer, schedule, seed=job.settings["seed"], distillation=distillation)
+    if str(job.settings["trainer"].get("precision")) in ("64", "64-true"):
+        learner.double()  # Lightning does so only after it has put a checkpoint's numbers into what is there
     resume = folder.checkpoints / f"step_{first:08d}.ckpt" if first else None
     loggers = [CsvHistory(folder.history, first - 1), *(mirror.stage(stage, first) for mirror in mirrors)]
     if group.leads:

@@ -42,6 +42,8 @@ _CALLBACKS = {
     "LearningRateFinder": "birthplace-search search=lr_and_mix proposes rates",
     "ModelCheckpoint": _KEPT,
     "OnExceptionCheckpoint": _KEPT,
+    "StochasticWeightAveraging": "averaging@pretrain.averaging=ema averages weights",
+    "Timer": "trainer.max_time=00:01:30:00 ends a session after an hour and a half",
 }
 
 
@@ -59,6 +61,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         if key in settings and settings[key] != value:
             raise ConfigError(f"trainer.{key}={settings[key]} is not to be set: {instead}")
     check_whole("trainer.log_every_n_steps", settings.get("log_every_n_steps"), 1)
+    if not isinstance(time := settings.get("max_time"), str | Mapping | None):
+        raise ConfigError(f"trainer.max_time={time}: days, hours, minutes and seconds are needed, as 00:01:30:00")
 
 
 def check_device(settings: Mapping[str, Any]) -> None:

@@ -621,6 +621,16 @@ def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert tiny_run(tmp_path).stage("finetune").finished
 
 
+def test_in_double_precision_it_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = ("trainer.precision=64-true", "stages=[pretrain]")
+    whole = tiny_run(tmp_path / "whole", *double).stage("pretrain").weights
+    stop_at(monkeypatch, 3)
+    with pytest.raises(UnfinishedError):
+        tiny_run(tmp_path / "stopped", *double)
+    monkeypatch.undo()
+    assert tiny_run(tmp_path / "stopped", *double).stage("pretrain").weights.read_bytes() == whole.read_bytes()
+
+
 @pytest.mark.parametrize("moment", ["on_train_batch_end", "on_validation_end"])
 def test_a_stop_at_a_stages_last_step_keeps_the_next_one_from_beginning(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
