@@ -1,10 +1,20 @@
 """Which command and which code runs, without torch: who only starts others asks, too."""
 
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+
+def hide_environment() -> None:
+    """Star out of this process's command what it says of environment variables, a key perhaps.
+
+    Provenance is told of the command, and so are mirrors, some of which read it by themselves.
+    """
+    said = re.compile(r"^([+~]*hydra\.job\.env_set[^=]*=).*", re.DOTALL)
+    sys.argv[1:] = [said.sub(r"\1***", argument) for argument in sys.argv[1:]]
 
 
 def origin() -> dict[str, Any]:

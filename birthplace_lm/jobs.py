@@ -44,6 +44,7 @@ class Job:
     teachers: Sequence[RunFolder] = ()  # whose expectations the pretraining learns
     pseudo_labelled: Sequence[Question] = ()  # what other runs answered and the pretraining learns
     steps: Mapping[str, int] = field(default_factory=dict)  # of every stage that trains
+    n_asked: int = 0  # of the dev questions
 
     def record(self) -> dict[str, Any]:
         """The settings as the run folder keeps them: nothing of this machine in them."""
@@ -62,7 +63,9 @@ class Job:
     def is_done(self) -> bool:
         """Whether the run folder has all that was asked for: stages trained, answers scored and told."""
         trained = all(self.folder.stage(stage).finished for stage in self.steps)
-        return trained and ("evaluate" not in self.settings["stages"] or self.told_before())
+        if "evaluate" not in self.settings["stages"]:
+            return trained
+        return trained and self.told_before() and self.folder.metrics().get("dev", {}).get("total", 0) == self.n_asked
 
     def model(self) -> Transformer:
         """Untrained; the same weights for the same seed."""
@@ -140,10 +143,10 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str], asks: bool = True) 
     if source:
         check_start(source, sha256_of_corpus(corpus), holds_out=bool(corpus.unknown))
     with as_config_errors("ask_at_most"):
-        spread(corpus.dev, settings.get("ask_at_most"))
+        n_asked = len(spread(corpus.dev, settings.get("ask_at_most")))
     with as_config_errors("settings"):
         folder = RunFolder(Path(settings["paths"]["runs"]) / run_name(settings, corpus))
-        job = Job(settings, folder, corpus, tokenizer, source, teachers)
+        job = Job(settings, folder, corpus, tokenizer, source, teachers, n_asked=n_asked)
         model = job.model()
     job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering if asks else (), model.max_length))
     check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)

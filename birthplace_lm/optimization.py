@@ -54,6 +54,8 @@ def adamw(model: nn.Module, lr: float, betas: tuple[float, float], weight_decay:
 
 
 def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], fused: bool) -> AdamW:
+    if len(betas) != 2:
+        raise ValueError(f"betas {list(betas)}: two numbers are needed, for the mean and for the square of gradients")
     optimizer = AdamW(groups, lr=lr, betas=(betas[0], betas[1]), fused=fused)
     # A fused AdamW offers to unscale float16 gradients itself, and Lightning then refuses to clip under any mixed
     # precision, bfloat16 too. Without the offer a GradScaler unscales as it does for every other optimizer.
@@ -110,6 +112,8 @@ class Muon(Optimizer):
     ) -> None:
         if adjust_lr_fn not in _STEP_LENGTHS:
             raise ValueError(f"adjust_lr_fn: got {adjust_lr_fn!r}, know {', '.join(_STEP_LENGTHS)}")
+        if lr < 0 or not 0 <= momentum < 1:
+            raise ValueError(f"Muon's lr {lr} and momentum {momentum}: use 0 or more, and 0 or more below 1")
         defaults: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "ns_steps": ns_steps}
         defaults |= {"ns_coefficients": tuple(ns_coefficients), "adjust_lr_fn": adjust_lr_fn}
         super().__init__(params, defaults)

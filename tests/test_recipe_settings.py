@@ -35,12 +35,15 @@ from tests.test_stages import TINY, stop_at, tiny_run
         ('init_from="~/runs/mine"', "init_from=~/runs/mine: a shell writes ~ out"),
         ("stages=[evaluate,pretrain]", "in this order"),
         ("seed=-1", "seed=-1: a whole number"),
+        ("pretrain.optimizer.betas=[0.9]", "two numbers are needed"),
+        ("optimizer@pretrain.optimizer=muon pretrain.optimizer.lr=-1", "use 0 or more"),
+        ("optimizer@pretrain.optimizer=muon pretrain.optimizer.momentum=5", "use 0 or more"),
         ("threads=0", "threads=0: a whole number"),
     ],
 )
 def test_what_cannot_be_meant_is_told_before_any_data_are_read(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        prepare(settings(*TINY, override), [])
+        prepare(settings(*TINY, *(override.split() if "muon" in override else [override])), [])
     assert said in str(refused.value)
 
 

@@ -22,6 +22,7 @@ from birthplace_lm.decoding import answer_questions
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.history import CsvHistory, read_history
+from birthplace_lm.jobs import prepare
 from birthplace_lm.run_lock import RunInUseError
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.stages import run
@@ -29,7 +30,7 @@ from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import load_tree, save_weights
 from birthplace_lm.world import World
 from tests.helpers import roughened
-from tests.test_configs import composed
+from tests.test_configs import composed, settings
 
 TINY = [
     "data.people=24", "data.places=4", "model=small", "model.d_model=16", "model.n_layers=2", "model.dropout=0.1",
@@ -619,6 +620,15 @@ def test_a_stop_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         tiny_run(tmp_path)
     monkeypatch.undo()
     assert tiny_run(tmp_path).stage("finetune").finished
+
+
+def test_a_run_that_was_asked_fewer_questions_is_not_done(tmp_path: Path) -> None:
+    """A sweep that asks more of them would else show the share of those few as its own."""
+    asked = (f"paths.runs={tmp_path}", "stages=[finetune,evaluate]")
+    tiny_run(tmp_path, *asked[1:], "ask_at_most=3")
+    told = [{**settings(*TINY, *asked, f"ask_at_most={n}"), "choices": {"attention": "vanilla"}} for n in (3, 4)]
+    done = [prepare(one, []).is_done() for one in told]
+    assert done == [True, False] and tiny_run(tmp_path, *asked[1:], "ask_at_most=4").metrics()["dev"]["total"] == 4
 
 
 def test_in_double_precision_it_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from birthplace_lm.cli import ranks, sweeps
 from birthplace_lm.cli.ranks import INTERRUPTED
+from birthplace_lm.commits import hide_environment, origin
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.ranks import Rank, RankError
 from birthplace_lm.runs import RunFolder
@@ -57,6 +58,25 @@ def test_an_error_that_nobody_expected_keeps_its_traceback_and_its_reason(
 
     sweeps.noted(told_already, ["seed=2"])
     assert (told := capsys.readouterr().err) == "error: a wrong key\n"
+
+
+def test_a_key_on_the_command_line_stays_there(tmp_path: Path) -> None:
+    """In a file that others may read, or that goes to a mirror, a variable of the environment has no value."""
+    code, rows, _ = sweep(tmp_path, "seed=0", "+hydra.job.env_set.A_KEY=5ecre7")
+    assert (code, [row["status"] for row in rows]) == (0, ["done"])
+    private = tmp_path / "runs" / ".sweeps"
+    assert private.stat().st_mode & 0o077 == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.name for path in files if b"5ecre7" in path.read_bytes()] == ["multirun.yaml"]  # Hydra's own
+    assert [path for path in files if path.name == "sweep.json"]
+
+
+@pytest.mark.parametrize("option", ["+hydra.job.env_set.A_KEY=5ecre7", "+hydra.job.env_set={A_KEY: 5ecre7}"])
+def test_a_command_is_noted_without_its_variables(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["birthplace-train", "seed=0", option, "name=x"])
+    hide_environment()
+    hidden = option.partition("=")[0] + "=***"
+    assert origin()["command"] == ["birthplace-train", "seed=0", hidden, "name=x"]
 
 
 def test_runs_that_cannot_be_written_are_told_before_the_first_job(

@@ -20,6 +20,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from birthplace_lm.commits import hide_environment
 from birthplace_lm.composing import ConfigError, in_one_line
 from birthplace_lm.ranks import own_rank, wanted_ranks
 from birthplace_lm.stopping import in_terminal
@@ -41,6 +42,7 @@ class SweepRecord(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _of_processes.add(os.getpid())
+        hide_environment()
         with suppress(ConfigError):  # which the jobs will tell
             if (rank := own_rank(wanted_ranks(config.trainer))) and rank.rank:
                 logging.disable(logging.INFO)  # what Hydra tells of every job
@@ -48,7 +50,7 @@ class SweepRecord(Callback):
         folder = Path(config.paths.runs).resolve() / ".sweeps"
         path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}.jsonl"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # Hydra's own file there holds the whole command
             path.touch()
         except OSError as error:  # Hydra makes a warning of exceptions here, and then stumbles over the same
             print(f"error: the runs folder {folder.parent} cannot be written: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from birthplace_lm.cli.ranks import carry_out
 from birthplace_lm.cli.sweeps import print_summary
+from birthplace_lm.commits import hide_environment
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
@@ -24,6 +25,7 @@ def choices_of(hydra_config: Any) -> tuple[dict[str, str], list[str]]:
 
 @hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="train")
 def _train(config: DictConfig) -> None:
+    hide_environment()
     hydra_config = HydraConfig.get()
     choices, chosen = choices_of(hydra_config)
     sweep = hydra_config.mode == RunMode.MULTIRUN
