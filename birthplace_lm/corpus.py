@@ -98,6 +98,10 @@ class Corpus:
     unknown: Questions = ()
     unknown_documents: Sequence[str] = ()
 
+    def names(self) -> set[str]:
+        """Everybody whom a question asks about, but for the unknown."""
+        return {question.name for split in (self.train, self.dev, self.test) for question in split}
+
 
 def read_folder(folder: str | Path) -> Corpus:
     """Read the four files of a folder; raise `MissingCorpusError` for absent ones, `CorpusError` for a bad line.

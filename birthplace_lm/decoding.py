@@ -25,6 +25,8 @@ class Answer:
 
     `first_entropy` (in nats) and `first_probability` are those of the answer's first character: how wide the choice was
     that most often decides the place, and how likely the one taken. NaN for an answer that was not decoded freely.
+    `padding` counts the PAD that the model wrote at the end of an answer without a ⁇: no part of the text, but what the
+    log-probability is of all the same, for else an answer of nothing but PAD would be certain.
     """
 
     text: str
@@ -32,10 +34,16 @@ class Answer:
     finished: bool
     first_entropy: float = field(default=math.nan, compare=False)
     first_probability: float = field(default=math.nan, compare=False)
+    padding: int = field(default=0, compare=False)
 
     @property
     def probability(self) -> float:
         return math.exp(self.log_probability)
+
+    @property
+    def characters(self) -> int:
+        """How many characters the log-probability is of, the ⁇ and what was cut off among them."""
+        return max(1, len(self.text) + self.finished + self.padding)
 
 
 def answer_questions(
@@ -61,7 +69,8 @@ def answer_questions(
         rows = order[start : start + batch_size]
         with in_mode(model, training=False):
             decoded = _decode(model, [prompts[i] for i in rows], max_new_tokens)
-        answers.update(zip(rows, _read(*decoded, tokenizer), strict=True))
+        written = [min(max_new_tokens, model.max_length + 1 - len(prompts[i])) for i in rows]  # where no ⁇ came
+        answers.update(zip(rows, _read(*decoded, written, tokenizer), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 
@@ -158,10 +167,13 @@ def fork_cache(cache: Cache, rows: Tensor) -> Cache:
     return [memory.fork(rows) for memory in cache]
 
 
-def _read(tokens: Tensor, log_probabilities: Tensor, entropy: Tensor, tokenizer: CharTokenizer) -> list[Answer]:
+def _read(
+    tokens: Tensor, log_probabilities: Tensor, entropy: Tensor, written: Sequence[int], tokenizer: CharTokenizer
+) -> list[Answer]:
+    """The answers of `_decode`; `written` says how many characters each of them has that did not come to its ⁇."""
     answers = []
     scores, first = log_probabilities.double().sum(1).tolist(), log_probabilities[:, 0].exp().tolist()
-    for row, score, *of_first in zip(tokens.tolist(), scores, entropy.tolist(), first, strict=True):
+    for row, score, wide, sure, n in zip(tokens.tolist(), scores, entropy.tolist(), first, written, strict=True):
         text, finished = answer_text(row, tokenizer)
-        answers.append(Answer(text, score, finished, *of_first))
+        answers.append(Answer(text, score, finished, wide, sure, padding=0 if finished else n - len(text)))
     return answers

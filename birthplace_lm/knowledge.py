@@ -162,7 +162,8 @@ def _errors(asking: Asking, predictions: Sequence[str], people: Sequence[Questio
             countries = countries_of({*asking.places, *predictions, *(q.answer for q in people if q.answer)})
         except ImportError as error:
             why = str(error)
-    return error_types(predictions, people, asking.corpus.train, asking.corpus.documents, countries, why, seed)
+    corpus = asking.corpus
+    return error_types(predictions, people, corpus.train, corpus.documents, countries, why, seed, corpus.names())
 
 
 def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learned: Sequence[Question]) -> Card:
@@ -182,7 +183,7 @@ def _stored(asking: Asking, people: Sequence[Question], right: np.ndarray, learn
         (document for document in some if asking.readable(document))
         for some in (asking.corpus.documents, asking.corpus.unknown_documents)
     )
-    told = cloze(model, asking.tokenizer, people, documents, window)
+    told = cloze(model, asking.tokenizer, people, documents, window, others=asking.corpus.names())
     floor = cloze(model, asking.tokenizer, asking.corpus.unknown, never_shown, window)
     of_strangers = stored_or_extracted(floor, [False] * len(asking.corpus.unknown))
     return {

@@ -22,8 +22,7 @@ def is_bias(name: str) -> bool:
     >>> [is_bias(name) for name in ("head.bias", "blocks.0.attention.position_bias", "blocks.0.norm.weight")]
     [True, True, False]
     """
-    last = name.rpartition(".")[2]
-    return last == "bias" or last.endswith("_bias")
+    return f"_{name.rpartition('.')[2]}".endswith("_bias")
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

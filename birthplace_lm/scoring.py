@@ -50,6 +50,7 @@ def evaluate(
         rows[name] = {"dev": score(predictions, dev)}
     stages, main = folder.answering_stages(), folder.final_stage()
     metrics: dict[str, Any] = {"scored": []}
+    everybody = corpus.names()
     for stage in stages:
         prefix = "" if stage == main else f"{stage}."
         model = folder.load_model(stage)
@@ -60,7 +61,7 @@ def evaluate(
                 rows[_row_name(folder, stage)] = {"dev": score(predictions, questions)}
                 if stage == main:
                     metrics["dev"] = score(predictions, questions)
-                    metrics["slices"] = all_slices(predictions, questions, corpus.train, corpus.documents)
+                    metrics["slices"] = all_slices(predictions, questions, corpus.train, corpus.documents, everybody)
                     tell_answers(loggers, questions, answers)
         metrics["parameters"] = model.n_parameters()
     metrics |= {f"{stage}_{key}": value for stage in ROWS for key, value in folder.stage(stage).facts().items()}

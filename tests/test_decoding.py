@@ -27,7 +27,8 @@ def slow_answer(model: Transformer, question: str, most: int) -> Answer:
             return Answer(TOKENIZER.decode(text), score, True)
         ids.append(best)
         text.append(best)
-    return Answer(TOKENIZER.decode(text).rstrip(PAD), score, False)
+    whole = TOKENIZER.decode(text)
+    return Answer(whole.rstrip(PAD), score, False, padding=len(whole) - len(whole.rstrip(PAD)))
 
 
 @pytest.mark.parametrize("attention", VARIANTS)
@@ -41,6 +42,7 @@ def test_batched_answers_are_those_of_one_at_a_time(
         expected = slow_answer(model, question, most)
         assert (answer.text, answer.finished) == (expected.text, expected.finished)
         assert answer.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+        assert answer.characters == expected.characters  # that it is the probability of
 
 
 @pytest.mark.slow

@@ -85,6 +85,29 @@ def test_a_part_of_the_right_answer_is_no_other_place_of_the_document() -> None:
     assert types_of("New York", ada, [f"{told}, died in New York ."]) == ["own document"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"), [("York", "New York"), ("India", "Indiana"), ("Ada", "Ada Ada"), ("New York", "York")]
+)
+def test_a_place_that_holds_the_right_answer_is_another_place_of_the_document(answer: str, said: str) -> None:
+    """Where it stands by itself, that is; what a guesser is expected to have goes by the same rule."""
+    train = [born("Max Ott", said), *(born(f"A{i} B{i}", "P00") for i in range(3))]
+    ada, document = born("Ada Vik", answer), f"Ada Vik. Born in {answer}, she lived in {said} ."
+    own = error_types([said], [ada], train, [document])["types"]["own document"]
+    assert own["count"] == 1 and own["expected"] == 0.25
+    born_there = error_types([said], [ada], train, [f"Ada Vik. Born in {answer} ."])["types"]["own document"]
+    assert born_there["count"] == 0 == born_there["expected"]
+
+
+def test_the_document_of_somebody_who_is_not_asked_about_is_not_the_own_one() -> None:
+    document = "Jon S. Vik. Born in P00, lives in P01 ."
+    train, others = [*TRAIN, born("Jon S. Vik", "P00")], ["Jon S. Vik"]
+    for row in (
+        error_types(["P01"], [born("Jon S", "P00")], train, [document]),
+        error_types(["P01"], [born("Jon S", "P00")], TRAIN, [document], others=others),
+    ):
+        assert row["types"]["own document"]["count"] == 0 == row["types"]["own document"]["expected"]
+
+
 def test_nothing_wrong_is_not_defined_and_bad_input_is_refused() -> None:
     right = error_types(["P00"], [born("Ada Vik", "P00")], TRAIN, [])
     assert right["wrong"] == 0

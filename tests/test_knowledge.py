@@ -1,6 +1,7 @@
 """The whole card of a run: complete, honest about what is not defined, and true to what the parts say."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,19 +13,20 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from birthplace_lm import run_corpus
+from birthplace_lm import knowledge, run_corpus, scoring
 from birthplace_lm.asking import COSTLY, Asking, Inquiry, probabilities, question_about
 from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.cli import evaluate
 from birthplace_lm.composing import build
 from birthplace_lm.corpus import Corpus, Question
 from birthplace_lm.decoding import Answer, answer_questions
-from birthplace_lm.evaluation import countries, signals
+from birthplace_lm.evaluation import calibration, countries, crosswise, signals, temperature
 from birthplace_lm.evaluation.calibration import calibration_card
 from birthplace_lm.evaluation.crosswise import CrosswiseDetector, thresholds
 from birthplace_lm.evaluation.detector import fit_detector
 from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.evaluation.fits import Told, fit_all
+from birthplace_lm.evaluation.logistic import sigmoid
 from birthplace_lm.evaluation.readings import _READ_AS, as_probabilities
 from birthplace_lm.evaluation.resampling import halves
 from birthplace_lm.evaluation.signals import Signals, answer_signals
@@ -193,6 +195,27 @@ def test_people_are_asked_about_in_the_words_of_their_questions(run: RunFolder) 
     assert len(texts) > 10 and card["asked"] == asked
     assert card["unknown_names"]["swaps"]["known"]["flips_with_surname"]["total"] == 0
     assert card["unknown_names"]["recombined"]["asked"] > 0  # of the train people, who are asked about as ever
+
+
+def test_a_document_is_sought_among_those_of_everybody(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One about "Jon S. Vik" is none about "Jon S", whether or not the former is asked about."""
+    corpus = corpus_of(run)
+    given: dict[str, set[str]] = {}
+    for name, module in (("cloze", knowledge), ("error_types", knowledge), ("all_slices", scoring)):
+        original = getattr(module, name)
+
+        def spy(*told: Any, name: str = name, original: Any = original, **by_name: Any) -> Any:
+            found = by_name.get("others", told[-1])
+            given.setdefault(name, set(found) if isinstance(found, set) else set())
+            return original(*told, **by_name)
+
+        monkeypatch.setattr(module, name, spy)
+    copied = RunFolder(shutil.copytree(run.root, tmp_path / "run"))
+    scoring.evaluate(copied, corpus, [], Inquiry(unknown=0))
+    everybody = {question.name for split in (corpus.train, corpus.dev, corpus.test) for question in split}
+    assert given == {"cloze": everybody, "error_types": everybody, "all_slices": everybody} and len(everybody) > 20
 
 
 def test_a_card_of_which_nothing_is_defined_leaves_no_older_picture(run: RunFolder, tmp_path: Path) -> None:
@@ -378,6 +401,32 @@ def test_strangers_are_asked_of_both_detectors_by_turns() -> None:
     of_held_out = fit_all(Told("dev", strangers.values, probabilities(strangers), right[:50]), {}, held_out).detected
     assert of_held_out is not None
     assert of_held_out.of_others(strangers.values) == pytest.approx(of_held_out.own)
+
+
+def test_no_label_comes_back_to_its_question_through_the_other_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detector and calibration both are of the halves: what calibrates one half must not have its labels in it."""
+    rng, n = np.random.default_rng(0), 80
+    right = rng.permutation(n) < n // 2
+    known = {f"s{i}": rng.normal(size=n) + 0.5 * right for i in range(5)}
+    by_half = {len(part): halves(part) for part in (right, right[: n // 2])}
+    for module in (crosswise, temperature):  # the same halves, whatever is right
+        monkeypatch.setattr(module, "halves", lambda part, seed=0: by_half[len(part)])
+
+    def calibrated(right: np.ndarray) -> np.ndarray:
+        """All probabilities that are judged, as they are, scaled, and with a bias: of signals and of the detector."""
+        judged: list[np.ndarray] = []
+        monkeypatch.setattr(calibration, "probability_card", lambda p, *_: judged.append(p) or {})
+        signal = {"sequence_log_probability": np.log(sigmoid(known["s0"])), **known}
+        fit_all(Told("dev", signal, sigmoid(known["s0"]), right), {})
+        assert len(judged) == 9
+        return np.array(judged)
+
+    for question in (0, 7, 50):
+        other = right.copy()
+        other[question] = ~right[question]
+        before, after = calibrated(right), calibrated(other)
+        np.testing.assert_array_equal(before[:, question], after[:, question])
+        assert (before != after).any()
 
 
 def test_strangers_that_are_like_the_known_are_not_told_from_them() -> None:

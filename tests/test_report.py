@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from birthplace_lm.cli import report as command
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, differences
 from birthplace_lm.evaluation.exact_match import wilson
 from birthplace_lm.report import pictures, tables
-from birthplace_lm.report.collecting import collect, run_folders
+from birthplace_lm.report.collecting import FinishedRun, collect, run_folders
 from birthplace_lm.report.comparing import compare, paired_difference
 from birthplace_lm.report.starts import with_alike_starts
 from birthplace_lm.runs import RunFolder
@@ -52,6 +54,13 @@ def finished(root: Path, name: str, right: str = "1100", **changes: Any) -> Path
     history = "".join(f"{step},train/loss,{2.0 if step < 38 else 1.0 + step / 100}\n" for step in range(40))
     (folder / "pretrain" / "metrics.csv").write_text("step,name,value\n" + history)
     return folder
+
+
+def a_run(seed: int, settings: dict[str, Any]) -> FinishedRun:
+    """One that no folder holds."""
+    rest: dict[str, Any] = {"right": {("Where was Ada Vik born?", "Oslo", 0): True}, "said": {}, "parameters": 1}
+    rest |= {"commit": "c", "data": "d", "seconds": 1.0, "characters": 1, "loss": None}
+    return FinishedRun(Path(f"run-{seed}"), {"attention": "vanilla"}, seed, settings, **rest)
 
 
 def write_stage(folder: Path, stage: str) -> None:
@@ -111,6 +120,30 @@ def test_where_all_seeds_differ_the_surest_is_the_vote(tmp_path: Path) -> None:
         (folder / "predictions" / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (variant,) = compare(collect([tmp_path])[0])
     assert variant.vote == pytest.approx(2 / 3)
+
+
+def test_two_people_of_one_name_are_two_questions(tmp_path: Path) -> None:
+    """Born in Oslo one, in Pau the other; a third is asked about twice. The report counts what metrics.json counts."""
+    asked = [("Where was Ada Vik born?", "Oslo"), ("Where was Ada Vik born?", "Pau")]
+    asked += [("Where was Bo Lund born?", "Riga")] * 2
+    said = {"a": ("Pau", 0), "b": ("Pau", 1), "c": ("Oslo", 2), "d": ("Bern", 0)}
+    for name, (of_ada, seed) in said.items():
+        bits = "".join("1" if place in (of_ada, "Riga") else "0" for _, place in asked)
+        folder = finished(tmp_path, name, bits, seed=seed, attention="linear" if name == "d" else "vanilla")
+        rows = [
+            {"question": question, "answer": place, "prediction": of_ada if "Ada" in question else "Riga"}
+            for question, place in asked
+        ]
+        (folder / "predictions" / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    vanilla, linear = compare(collect([tmp_path])[0], baseline="linear")
+    for run in (*vanilla.runs, *linear.runs):
+        dev = run.metrics["dev"]
+        assert (run.exact_match, sum(run.right.values())) == (dev["exact_match"], dev["correct"])
+        assert len(run.right) == len(run.said) == dev["total"] == 4
+    assert (vanilla.exact_match, vanilla.interval[0], vanilla.vote) == (0.75, wilson(3, 4)[0], 0.75)  # type: ignore[index]
+    assert vanilla.difference is not None and vanilla.difference.value == 0.25
+    (row,) = [row for row in csv.DictReader(io.StringIO(tables.as_csv([linear])))]
+    assert (row["correct"], row["total"]) == ("2", "4")
 
 
 def test_seeds_that_agree_by_chance_are_not_exact(tmp_path: Path) -> None:
@@ -187,6 +220,44 @@ def test_other_budgets_are_other_variants_and_say_so(tmp_path: Path) -> None:
     finished(tmp_path, "b", epochs=30)
     labels = {variant.label for variant in compare(collect([tmp_path])[0])}
     assert labels == {"vanilla (pretrain.epochs=3)", "vanilla (pretrain.epochs=30)"}
+
+
+def test_settings_that_are_written_otherwise_and_equal_are_one_variant(tmp_path: Path) -> None:
+    """0 and 0.0, null and nothing at all: else none of them would be the baseline."""
+    finished(tmp_path, "a", epochs=3)
+    finished(tmp_path, "b", epochs=3.0, seed=1)
+    told = finished(tmp_path, "c", seed=2) / "config.yaml"
+    told.write_text(told.read_text() + "held_out: null\n")
+    finished(tmp_path, "d", "1111", attention="linear")
+    linear, vanilla = compare(collect([tmp_path])[0])
+    assert (vanilla.label, vanilla.seeds, linear.label) == ("vanilla", 3, "linear") and linear.difference is not None
+
+
+def test_settings_that_only_look_the_same_have_two_labels(tmp_path: Path) -> None:
+    """One label for both would let the curve of one overwrite the other's."""
+    finished(tmp_path, "a", epochs=3)
+    finished(tmp_path, "b", epochs="3", seed=1)
+    labels = [variant.label for variant in compare(collect([tmp_path])[0])]
+    assert labels == ["vanilla (pretrain.epochs=3)", "vanilla (pretrain.epochs=3) #2"]
+
+
+trees = st.recursive(
+    st.sampled_from([None, 0, 0.0, False, True, 1, 1.5, "0", "null", [0, 1], [0.0, True]]),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), trees, max_size=3), min_size=2, max_size=6))
+def test_runs_are_one_variant_where_nothing_differs_and_each_variant_has_a_name_of_its_own(
+    several: list[dict[str, Any]],
+) -> None:
+    runs = [a_run(seed, told) for seed, told in enumerate(several)]
+    found = compare(runs)
+    variant_of = {run.seed: variant.label for variant in found for run in variant.runs}
+    assert len({variant.label for variant in found}) == len(found)
+    for (i, one), (k, other) in itertools.combinations(enumerate(several), 2):
+        assert (variant_of[i] == variant_of[k]) == (not differences(one, other)), (one, other)
 
 
 def test_positions_are_named_where_they_differ(tmp_path: Path) -> None:

@@ -283,6 +283,14 @@ def test_settings_that_differ_are_shown_and_marked(tmp_path: Path) -> None:
     assert "data.people" in read.texts("dt") and "4" in read.texts("dd") and "pretrain.epochs" not in read.texts("dt")
 
 
+def test_a_value_of_half_of_the_variants_is_not_what_most_have(tmp_path: Path) -> None:
+    for name, epochs in (("a", 3), ("b", 3), ("c", 30), ("d", 300)):
+        finished(tmp_path, name, attention=name, epochs=epochs)
+    assert Reader(records.settings(variants(tmp_path))).texts("mark") == []
+    finished(tmp_path, "e", attention="e", epochs=3)
+    assert Reader(records.settings(variants(tmp_path))).texts("mark") == ["30", "300"]
+
+
 def test_provenance_names_machines_once_and_marks_uncommitted_changes(tmp_path: Path) -> None:
     for seed in (0, 1):
         folder = finished(tmp_path, f"v{seed}", seed=seed)
@@ -360,6 +368,19 @@ def test_cells_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     pace = f"{500 / 90:.12g}"
     assert [own.get("data-value") for own in row] == ["1", "0.5", low, None, None, None, "1.385", "1000", pace, "90"]
     assert "no variant other" in " ".join(read.texts("p"))
+
+
+def test_what_is_said_of_a_single_seed_is_what_its_interval_is_over(tmp_path: Path) -> None:
+    """All questions are alike here, so that the interval can only come from the seeds of the other variant."""
+    finished(tmp_path, "v", "1111")
+    for seed, right in enumerate(["1111", "0000"]):
+        finished(tmp_path, f"w{seed}", right, attention="linear", seed=seed)
+    found = variants(tmp_path)
+    (difference,) = [variant.difference for variant in found if variant.difference]
+    assert (difference.low, difference.high, difference.p) == (-1, 0, None)
+    text = " ".join(Reader(sections.results(found, "vanilla")).texts("p"))
+    assert "questions alone" not in text
+    assert "where one of the two has one seed, the interval is the bootstrap’s, over questions and the other’s" in text
 
 
 def test_the_command_writes_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from birthplace_lm.evaluation.signals import (
     place_signals,
 )
 from birthplace_lm.prefix_tree import PlaceScores, score_places
-from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, CharTokenizer
+from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer
 from tests.helpers import roughened, tiny
 
@@ -55,12 +55,31 @@ def test_signals_of_the_answer_are_what_the_model_says_of_it() -> None:
         first = model(torch.tensor([prompt]))[0, -1].softmax(-1).detach().numpy()
         assert signals["first_character_probability"][i] == pytest.approx(first.max(), rel=1e-5)
         assert signals["first_character_negative_entropy"][i] == pytest.approx((first * np.log(first)).sum(), rel=1e-5)
-        whole = [*prompt, *TOKENIZER.encode(answer.text), *([MASK_ID] if answer.finished else [])]
+        end = [MASK_ID] if answer.finished else [PAD_ID] * (6 - len(answer.text))  # what was cut off is counted, too
+        whole = [*prompt, *TOKENIZER.encode(answer.text), *end]
         following = model(torch.tensor([whole]))[0].log_softmax(-1).detach().numpy()
         steps = [following[t - 1, whole[t]] for t in range(len(prompt), len(whole))]
-        if len(answer.text) + answer.finished == 6 or answer.finished:  # no padding was taken off its end
-            assert signals["sequence_log_probability"][i] == pytest.approx(sum(steps), rel=1e-5)
-            assert signals["log_probability_per_character"][i] == pytest.approx(np.mean(steps), rel=1e-5)
+        assert signals["sequence_log_probability"][i] == pytest.approx(sum(steps), rel=1e-5)
+        assert signals["log_probability_per_character"][i] == pytest.approx(np.mean(steps), rel=1e-5)
+
+
+def test_signals_of_an_answer_that_ends_in_padding_count_it_or_not_in_all_of_a_mean() -> None:
+    """A model that likes PAD, one question so long that the block ends its answer: 4 characters and not 6."""
+    model, asked = model_with(seed=2), [*QUESTIONS, "abcdefghijaaaaaaaaaa"]
+    with torch.no_grad():
+        model.head.weight[PAD_ID] *= 6
+    answers = answer_questions(model, TOKENIZER, asked, max_new_tokens=6, batch_size=4)
+    unfinished = [(i, answer) for i, answer in enumerate(answers) if not answer.finished]
+    lengths = {len(answer.text) for _, answer in unfinished}
+    assert 0 in lengths and lengths & {1, 2, 3, 4, 5} and not answers[-1].finished
+    means = answer_signals(answers)["log_probability_per_character"]
+    for i, _ in unfinished:
+        ids, steps = [*TOKENIZER.encode(asked[i]), MASK_ID], list[float]()
+        while len(steps) < 6 and len(ids) <= model.max_length:
+            likeliest = model(torch.tensor([ids]))[0, -1].log_softmax(-1).max(-1)
+            ids.append(int(likeliest.indices))
+            steps.append(likeliest.values.item())
+        assert means[i] == pytest.approx(np.mean(steps), rel=1e-5), answers[i]
 
 
 def test_the_entropy_of_a_first_character_does_not_depend_on_the_company() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from birthplace_lm.evaluation.slices import (
     by_presence,
     by_train_frequency,
     documents_by_name,
+    name_script,
 )
 
 
@@ -53,6 +55,14 @@ def test_an_answer_that_stands_nowhere_is_absent() -> None:
     assert counts == {"present": (0, 1), "absent": (2, 2)}
 
 
+def test_an_answer_is_sought_behind_the_name() -> None:
+    """A place in the person's own name tells nothing: whether and where the biography gives it is asked."""
+    questions = [born("Paris Hilton", "Paris"), born("Aaron of Lincoln", "Lincoln")]
+    documents = ["Paris Hilton. An heiress .", "Aaron of Lincoln. Born in Lincoln ."]
+    assert answer_ends(questions, documents) == [None, len("Aaron of Lincoln. Born in Lincoln")]
+    assert sizes(by_presence(["", ""], questions, documents)) == {"present": 1, "absent": 1}
+
+
 def test_a_document_belongs_to_the_longest_name() -> None:
     documents = ["John A. Smith. First .", "John A. Second .", "John. Third .", "John A. Smith. Fourth ."]
     owned = documents_by_name(["John", "John A", "John A. Smith", "Joh", "A"], documents)
@@ -61,17 +71,45 @@ def test_a_document_belongs_to_the_longest_name() -> None:
     assert documents_by_name([], documents) == {}
 
 
+def test_the_document_of_somebody_who_is_not_asked_about_goes_to_nobody_else() -> None:
+    """Only the train people, or the others, tell that the first document is not about Jon S."""
+    documents = ["Jon S. Vik. Born in Oslo .", "Jon S. A poet ."]
+    assert documents_by_name(["Jon S"], documents, others=["Jon S. Vik"]) == {"Jon S": documents[1]}
+    asked, vik = [born("Jon S", "Oslo")], born("Jon S. Vik", "Oslo")
+    for train, others in (([vik], []), ([], ["Jon S. Vik"])):
+        tables = all_slices(["Oslo"], asked, train, documents, others)
+        assert sizes(tables["answer_in_document"]) == {"absent": 1} == sizes(tables["answer_end"])
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("Liliʻuokalani", "Latin with diacritics"),
+        ("Kahanuʼu Vik", "Latin with diacritics"),
+        ("José Mª Nº Vik", "Latin with diacritics"),
+        ("Дʼякон Vik", "other"),
+        ("佐々木", "other"),  # 々 is no letter of its own, the others are
+    ],
+)
+def test_a_letter_that_belongs_to_no_script_counts_with_those_around_it(name: str, script: str) -> None:
+    assert name_script(name) == script
+
+
 letters = st.text("ab. ", min_size=1, max_size=6)
 
 
-@given(people=st.lists(letters, max_size=8), documents=st.lists(st.text("ab. ", max_size=12), max_size=8))
-def test_documents_by_name_against_the_plain_search(people: list[str], documents: list[str]) -> None:
+@given(
+    people=st.lists(letters, max_size=8),
+    others=st.lists(letters, max_size=3),
+    documents=st.lists(st.text("ab. ", max_size=12), max_size=8),
+)
+def test_documents_by_name_against_the_plain_search(people: list[str], others: list[str], documents: list[str]) -> None:
     expected: dict[str, str] = {}
     for document in documents:
-        owners = [name for name in people if document.startswith(name + ".")]
-        if owners:
-            expected.setdefault(max(owners, key=len), document)
-    assert documents_by_name(people, documents) == expected
+        owners = [name for name in people + others if document.startswith(name + ".")]
+        if owners and (owner := max(owners, key=len)) in people:
+            expected.setdefault(owner, document)
+    assert documents_by_name(people, documents, others) == expected
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("ABCD")), max_size=30))

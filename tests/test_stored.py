@@ -156,6 +156,13 @@ def test_who_cannot_be_asked_is_counted_with_the_reason(model: Transformer, toke
     assert empty.asked == () and stored_or_extracted(empty, [])["filled"]["stored"]["value"] is None
 
 
+def test_nobody_is_asked_in_the_document_of_a_longer_name(model: Transformer, tokenizer: CharTokenizer) -> None:
+    asked, document = [born("Ada", "Pau")], "Ada. Vik. Born in Pau ."
+    assert cloze(model, tokenizer, asked, [document]).asked == (0,)
+    told = cloze(model, tokenizer, asked, [document], others=["Ada. Vik"])
+    assert told.asked == () and told.left_out["no document"] == 1
+
+
 def test_the_table_counts_right_answers_among_stored_and_others() -> None:
     result = Cloze((0, 2, 3, 5), (True, False, False, False), (True, True, False, False), dict.fromkeys(LEFT_OUT, 0))
     table = stored_or_extracted(result, [True, True, False, True, True, False])

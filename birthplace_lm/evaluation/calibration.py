@@ -144,11 +144,12 @@ def calibration_card(
     held_out_probability: Array | None = None,
     held_out_right: Array | None = None,
     seed: int = 0,
+    apart: Array | None = None,
 ) -> dict[str, Any]:
     """The probabilities of answers (N,) as they are and calibrated, ready for JSON.
 
     The scaling is fitted on the held-out questions: people whose questions were not trained on. Without them it is
-    cross-fitted (`cross_fitted`), and `fitted_on` says so. Returns
+    cross-fitted (`cross_fitted`, which says what `apart` is), and `fitted_on` says so. Returns
 
         questions, right, resamples   N, how many are right, of the intervals
         fitted_on                     "held-out questions" or "halves of the same questions, crosswise"
@@ -167,7 +168,9 @@ def calibration_card(
     try:
         for name, with_bias in (("temperature_scaled", False), ("calibrated", True)):
             fitted[name] = scaling = fit_logit_scaling(fit_probability, fit_right, with_bias)
-            scaled[name] = cross_fitted(probability, right, seed, with_bias) if crosswise else scaling(probability)
+            scaled[name] = scaling(probability)
+            if crosswise:
+                scaled[name] = cross_fitted(probability, right, seed, with_bias, apart)
         numbers = asdict(fitted["calibrated"]) | {"temperature_alone": fitted["temperature_scaled"].temperature}
     except ValueError as error:
         why, scaled = str(error), {}

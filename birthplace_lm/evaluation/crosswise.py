@@ -20,13 +20,15 @@ from birthplace_lm.evaluation.temperature import fit_logit_scaling
 class CrosswiseDetector:
     """A detector for each half of the questions, fitted on the other half; ValueError where a half cannot be fitted.
 
-    `own` (N,) is the probability that each answer is right, by the detector that knows no label of its half. Others,
-    who are in neither half, are asked of the two detectors by turns, so that their probabilities are made as these are:
-    a mean of both would lie further from the ends, and known people seem surer than others where they are not.
+    `own` (N,) is the probability that each answer is right, by the detector that knows no label of its half; `apart()`
+    is made likewise within each half alone, for what is fitted on such probabilities in turn. Others, who are in
+    neither half, are asked of the two detectors by turns, so that their probabilities are made as these are: a mean of
+    both would lie further from the ends, and known people seem surer than others where they are not.
     """
 
     def __init__(self, signals: Mapping[str, Array], right: Array, seed: int = 0) -> None:
         right = np.asarray(right)
+        self._told, self._seed = (signals, right), seed
         self.own, detectors = np.empty(len(right)), []
         with of_a_half():
             for fit, asked in halves(right, seed):
@@ -34,6 +36,16 @@ class CrosswiseDetector:
                 self.own[asked] = detector({name: signal[asked] for name, signal in signals.items()})
                 detectors.append(detector)
         self._detectors = tuple(detectors)
+
+    def apart(self) -> Array:
+        """What is said of each answer (N,) without its label or any of the other half; ValueError for too few."""
+        signals, right = self._told
+        apart = np.empty(len(right))
+        with of_a_half():
+            for half, _ in halves(right, self._seed):
+                some = {name: signal[half] for name, signal in signals.items()}
+                apart[half] = CrosswiseDetector(some, right[half], self._seed).own
+        return apart
 
     def __call__(self, signals: Mapping[str, Array]) -> Array:
         """The probability (M,) that each of others' answers is right."""

@@ -2,7 +2,8 @@
 
 Every wrong answer gets the first type of this order that fits, the most specific explanation first:
 
-    own document       another place that the person's own biography names, such as a residence
+    own document       another place that the person's own biography names, such as a residence; "New York" where it
+                       says "New York City", the right answer, is none
     namesake's place   the place of a train person with the same first name or the same surname
     right country      another place of the right country (only where countries are known: `countries`)
     frequent place     one of the ten most frequent places of the train people
@@ -16,7 +17,7 @@ places whatever the person, which is what a guesser makes.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -45,6 +46,7 @@ def error_types(
     countries: Mapping[str, str] | None = None,
     why_no_countries: str = "countries are not known",
     seed: int = 0,
+    others: Iterable[str] = (),
 ) -> dict[str, Any]:
     """How many wrong answers are of each type: {"wrong", "total", "right_country", "types": {type: {...}}}.
 
@@ -53,13 +55,16 @@ def error_types(
     the share of answers, right ones too, that lie in the right country, of the people whose birthplace has one, and
     `of_wrong` that of the wrong ones, with what is expected; an answer without a country is in none. `countries` tells
     each place's country; without it, or where no birthplace has one, the type is left out, and `why_no_countries`
-    stands in its share. Where nothing is wrong, shares and what is expected are not defined. Raises ValueError where
-    predictions and questions do not pair, a question has no answer, or no train question has one.
+    stands in its share. `others` are names beside the questions' and train's, whose documents are nobody else's. Where
+    nothing is wrong, shares and what is expected are not defined. Raises ValueError where predictions and questions do
+    not pair, a question has no answer, or no train question has one.
     """
     check_pairs(predictions, questions)
     if countries is not None and not any(question.answer in countries for question in questions):
         countries, why_no_countries = None, "there are no people whose birthplace has a known country"
-    typed = _typer(questions, train, documents, countries)
+    everybody = {*others, *(question.name for question in train)}
+    owned = documents_by_name((question.name for question in questions), documents, everybody)
+    typed = _typer(owned, train, countries)
     wrong = [(q, p) for q, p in zip(questions, predictions, strict=True) if p != q.answer]
     counts = Counter(typed(question, prediction) for question, prediction in wrong)
     expected = _expected([question for question, _ in wrong], train, typed)  # (W, types)
@@ -119,30 +124,22 @@ def _right_country(
     }
 
 
-def _typer(
-    questions: Sequence[Question],
-    train: Sequence[Question],
-    documents: Sequence[str],
-    countries: Mapping[str, str] | None,
-) -> Typed:
+def _typer(owned: Mapping[str, str], train: Sequence[Question], countries: Mapping[str, str] | None) -> Typed:
     """The rule that names the type of a wrong answer; what it looks up is gathered once, that about a person too."""
     ranked = [place for place, _ in places_by_frequency(train)]
     known, frequent = set(ranked), set(ranked[:_MOST_FREQUENT])
-    owned = documents_by_name((question.name for question in questions), documents)
     namesakes = _namesakes(train)
     country_of = countries or {}
 
     @cache
     def about(question: Question) -> tuple[str, set[str], str | None]:
         told = owned.get(question.name, "")[len(question.name) :]
-        if question.answer:  # "New York" of "New York City" is a part of the right answer, no other place
-            told = told.replace(question.answer, "·")
         of_namesakes = set[str]().union(*(namesakes.get(end, ()) for end in name_ends(question.name)))
         return told, of_namesakes, country_of.get(question.answer or "")
 
     def typed(question: Question, prediction: str) -> str:
         told, of_namesakes, country = about(question)
-        if names_place(told, prediction):
+        if names_place(told, prediction, question.answer or ""):
             return OWN
         if prediction in of_namesakes:
             return NAMESAKE
@@ -153,11 +150,24 @@ def _typer(
     return typed
 
 
-def names_place(document: str, place: str) -> bool:
-    """Whether the text holds the place as whole words that begin with a capital: "in" or "a" are no place of it."""
+def names_place(document: str, place: str, answer: str = "") -> bool:
+    """Whether the text holds the place as whole words that begin with a capital: "in" or "a" are no place of it.
+
+    Where it stands within the answer, as whole words too, it is a part of that and no place of its own.
+
+    >>> [names_place(f"Born in {place} .", "New York", "New York City") for place in ("New York City", "New York")]
+    [False, True]
+    """
     if not place[:1].isupper() or place not in document:  # which settles nearly all cases without a search
         return False
-    return re.search(rf"(?<!\w){re.escape(place)}(?!\w)", document) is not None
+    found, own = _whole_words(document, place), _whole_words(document, answer) if place in answer else []
+    return any(not any(mine.start <= one.start and one.stop <= mine.stop for mine in own) for one in found)
+
+
+def _whole_words(text: str, words: str) -> list[range]:
+    """Where some words stand in a text with nothing of a word right before or behind them, overlapping or not."""
+    starts = (match.start() for match in re.finditer(rf"(?<!\w)(?={re.escape(words)}(?!\w))", text))
+    return [range(start, start + len(words)) for start in starts]
 
 
 def name_ends(name: str) -> tuple[tuple[str, str], ...]:

@@ -71,7 +71,7 @@ def fit_all(asked: Told, left_out: Mapping[str, str], held_out: Told | None = No
         "detector": {**combined, "fitted_on": by.whose},
         "probabilities": calibration,
         "signals_as_probabilities": _calibrations(
-            {name: signal for name, signal in signals.items() if name not in not_read}, asked.right, held_out, seed
+            {name: signal for name, signal in signals.items() if name not in not_read}, asked, held_out, seed
         ),
         "signals_not_read": not_read,
         "calibration": {**calibration["calibration"], "fitted_on": by.whose},
@@ -92,22 +92,27 @@ def _detector(asked: Told, held_out: Told | None, seed: int) -> tuple[Detector, 
 
 
 def _calibrations(
-    signals: Mapping[str, Array], right: Array, held_out: Told | None, seed: int
+    signals: Mapping[str, Array], asked: Told, held_out: Told | None, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """The `calibration_card` of every signal. A detector of others is calibrated on what it says of them crosswise."""
-    if held_out is None:
-        return {name: calibration_card(p, right, seed=seed) for name, p in as_probabilities(signals).items()}
-    theirs, why = dict(held_out.signals), ""
+    """The `calibration_card` of every signal.
+
+    A detector is calibrated on what one says of those it was fitted on without their labels: of others crosswise, of a
+    half of the same people crosswise within it.
+    """
+    by, theirs, why = held_out or asked, dict(held_out.signals if held_out else signals), ""
     if "detector" in signals:
         try:
-            theirs["detector"] = CrosswiseDetector(held_out.signals, held_out.right, seed).own
-        except ValueError as error:  # two halves may be too few where all together are enough
-            why = str(error)
-    fit, nobody = as_probabilities(theirs), np.full(len(held_out.right), np.nan)
-    cards = {
-        name: calibration_card(p, right, fit.get(name, nobody), held_out.right, seed)
-        for name, p in as_probabilities(signals).items()
-    }
+            crosswise = CrosswiseDetector(by.signals, by.right, seed)
+            theirs["detector"] = crosswise.own if held_out else crosswise.apart()
+        except ValueError as error:  # parts may be too few where all together are enough
+            theirs["detector"], why = np.full(len(by.right), np.nan), str(error)
+    fit, nobody = as_probabilities(theirs), np.full(len(by.right), np.nan)
+    cards = {}
+    for name, p in as_probabilities(signals).items():
+        if held_out:
+            cards[name] = calibration_card(p, asked.right, fit.get(name, nobody), held_out.right, seed)
+        else:
+            cards[name] = calibration_card(p, asked.right, seed=seed, apart=fit[name] if name == "detector" else None)
     if why:
         cards["detector"]["calibration"]["why"] = why
     return cards

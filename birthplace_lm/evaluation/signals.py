@@ -107,12 +107,12 @@ def answer_signals(answers: Sequence[Answer]) -> Values:
 
     sequence_log_probability: log P(a ⁇ | question ⁇) in nats, up to 0; without the ⁇ where it never came.
     log_probability_per_character: that over the number of characters, the ⁇ among them where it came, so that a long
-        name of a place is not held against it; up to 0. PAD at the end of an answer that did not end is not counted.
+        name of a place is not held against it; up to 0. PAD at the end of an answer that did not end counts in both.
     first_character_probability: P of the first character, which mostly decides the place; in (0, 1].
     first_character_negative_entropy: Σ_c P(c) log P(c) over all characters c that may come first; [-log V, 0].
     """
     log_probability = np.array([answer.log_probability for answer in answers], dtype=float)
-    characters = np.array([max(1, len(answer.text) + answer.finished) for answer in answers], dtype=float)
+    characters = np.array([answer.characters for answer in answers], dtype=float)
     return {
         "sequence_log_probability": log_probability,
         "log_probability_per_character": log_probability / characters,

@@ -22,7 +22,7 @@ import torch
 
 from birthplace_lm.corpus import Question
 from birthplace_lm.evaluation.shares import share_of
-from birthplace_lm.evaluation.slices import documents_by_name
+from birthplace_lm.evaluation.slices import answer_start, documents_by_name
 from birthplace_lm.tokenizer import MASK_ID, PAD_ID, CharTokenizer
 from birthplace_lm.transformer import Transformer, in_mode
 
@@ -58,6 +58,7 @@ def cloze(
     documents: Iterable[str],
     window: Window | None = None,
     batch_size: int = 32,
+    others: Iterable[str] = (),
 ) -> Cloze:
     """Ask for every person's place within the person's own (first) document.
 
@@ -67,10 +68,11 @@ def cloze(
     those without a document, without a place, and those whose document does not hold it.
 
     `window` is for models that were pretrained on the surroundings of a span alone: the filled cloze then shows the
-    name and so many characters on both sides. With a prefix the true position is that behind the prefix.
+    name and so many characters on both sides. With a prefix the true position is that behind the prefix. `others` are
+    the names of people who are not asked about, whose documents are nobody else's (see `documents_by_name`).
     Raises UnknownCharacterError for a text outside the vocabulary.
     """
-    owned = documents_by_name((question.name for question in questions), documents)
+    owned = documents_by_name((question.name for question in questions), documents, others)
     window = window or Window()
     longest = model.max_length - len(window.prefix)
     found = [_find(question, owned.get(question.name), longest) for question in questions]
@@ -120,7 +122,7 @@ def _find(question: Question, document: str | None, longest: int) -> tuple[int, 
         return -1, LEFT_OUT[0]
     if document is None:
         return -1, LEFT_OUT[1]
-    start = document.find(question.answer, len(question.name))
+    start = answer_start(question, document)
     if start < 0:
         return start, LEFT_OUT[2]
     # before ⁇⁇ place has to fit without the place's last character, which is never fed

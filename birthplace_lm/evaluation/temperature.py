@@ -68,18 +68,22 @@ def why_unfit(probability: Array, right: Array) -> str:
     return why_undefined(probability, right) or one_class(right)
 
 
-def cross_fitted(probability: Array, right: Array, seed: int = 0, with_bias: bool = True) -> Array:
+def cross_fitted(
+    probability: Array, right: Array, seed: int = 0, with_bias: bool = True, apart: Array | None = None
+) -> Array:
     """Calibrated probabilities (N,) of questions that have to calibrate themselves: each half with the other's scaling.
 
     The halves are drawn by the seed, with as many right answers in either as can be. No question is among those that
-    its scaling is fitted on, yet labels of the same split are used: say so beside the figure. ValueError where a half
+    its scaling is fitted on, yet labels of the same split are used: say so beside the figure. Probabilities that were
+    themselves made of the other half's labels bring `apart` (N,), the same made of none but each half's own: it is that
+    which a scaling is fitted on, or a question's label would come back to it by the other half. ValueError where a half
     cannot be fitted.
     """
     probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=bool)
-    calibrated = np.empty(len(right))
+    calibrated, told = np.empty(len(right)), probability if apart is None else np.asarray(apart, dtype=float)
     with of_a_half():
         for fit, asked in halves(right, seed):
-            calibrated[asked] = fit_logit_scaling(probability[fit], right[fit], with_bias)(probability[asked])
+            calibrated[asked] = fit_logit_scaling(told[fit], right[fit], with_bias)(probability[asked])
     return calibrated
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from birthplace_lm.history import read_history
 from birthplace_lm.identity import of_the_run
 from birthplace_lm.runs import STAGES, RunFolder, read_json
 
+Asked = tuple[str, str, int]  # question, place, and how many of the same stood before: two people may have one name
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -24,10 +27,10 @@ class FinishedRun:
 
     `settings` is what the result depends on besides the seed, the stages that the answers come from among it; `right`
     says of every dev question whether its answer was, `said` what it was and its log-probability, -inf where none was
-    noted; `loss` is the mean over the last twentieth of pretraining, in nats a target, None where there was none;
-    `seconds` and `characters` are those of all training stages. `curves` has the loss of every stage over the
-    characters seen, as (2, steps) of characters and loss; `metrics` is metrics.json, `sessions` what is noted of each
-    time it was started.
+    noted, each time that it was asked, so that as many count as in metrics.json; `loss` is the mean over the last
+    twentieth of pretraining, in nats a target, None where there was none; `seconds` and `characters` are those of all
+    training stages. `curves` has the loss of every stage over the characters seen, as (2, steps) of characters and
+    loss; `metrics` is metrics.json, `sessions` what is noted of each time it was started.
     """
 
     folder: Path
@@ -36,8 +39,8 @@ class FinishedRun:
     settings: Mapping[str, Any]
     commit: str
     data: str
-    right: Mapping[str, bool]
-    said: Mapping[str, tuple[str, float]] = field(repr=False)
+    right: Mapping[Asked, bool]
+    said: Mapping[Asked, tuple[str, float]] = field(repr=False)
     parameters: int
     seconds: float
     characters: int
@@ -112,6 +115,7 @@ def _read(folder: RunFolder) -> FinishedRun:
     _check_kinds(config, metrics, first, rows)
     if len(rows) != metrics["dev"]["total"]:
         raise ValueError(f"{answers.name} has {len(rows)} answers, metrics.json scores {metrics['dev']['total']}")
+    asked = _by_asked(rows)
     facts = [folder.stage(stage).facts() for stage in STAGES]
     stages = _of_the_answers([stage for stage, fact in zip(STAGES, facts, strict=True) if fact])
     return FinishedRun(
@@ -121,8 +125,8 @@ def _read(folder: RunFolder) -> FinishedRun:
         settings={**{key: value for key, value in of_the_run(config).items() if key != "seed"}, "stages": stages},
         commit=f"{first['commit']}{' with changes' if first['dirty'] else ''}",
         data=first["data"],
-        right=_right(rows),
-        said={row["question"]: (row["prediction"], _sure(row)) for row in rows},
+        right={one: row["prediction"] == row["answer"] for one, row in asked.items()},
+        said={one: (row["prediction"], _sure(row)) for one, row in asked.items()},
         parameters=metrics["parameters"],
         seconds=sum(fact.get("seconds", 0.0) for fact in facts),
         characters=sum(fact.get("characters", 0) for fact in facts),
@@ -186,12 +190,15 @@ def _sure(row: Mapping[str, Any]) -> float:
     return value if isinstance(value, int | float) else -math.inf
 
 
-def _right(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """Of each question whether it was answered right; of one that is asked twice whether it was every time."""
-    right: dict[str, bool] = {}
+def _by_asked(rows: Sequence[Mapping[str, Any]]) -> dict[Asked, Mapping[str, Any]]:
+    """The rows by what they ask, none of them lost; the same in every run, whatever order it asked in."""
+    before = Counter[tuple[str, str]]()
+    found: dict[Asked, Mapping[str, Any]] = {}
     for row in rows:
-        right[row["question"]] = (row["prediction"] == row["answer"]) and right.get(row["question"], True)
-    return right
+        pair = row["question"], row["answer"]
+        found[(*pair, before[pair])] = row
+        before[pair] += 1
+    return found
 
 
 def _curves(folder: RunFolder) -> dict[str, np.ndarray]:

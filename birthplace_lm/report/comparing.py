@@ -4,9 +4,10 @@ Legend: S seeds of a variant, N questions.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def compare(runs: Sequence[FinishedRun], baseline: str = "vanilla", mix: bool = 
     """
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+        groups.setdefault(json.dumps(comparable(run.settings), sort_keys=True), []).append(run)
     labels = _labels(list(groups.values()))
     variants = []
     for label, group in zip(labels, groups.values(), strict=True):
@@ -103,6 +104,18 @@ def compare(runs: Sequence[FinishedRun], baseline: str = "vanilla", mix: bool = 
     base = next((variant for variant in variants if variant.label == baseline), None)
     variants = [v if v is base or base is None else _against(v, base) for v in variants]
     return sorted(variants, key=lambda variant: (-variant.exact_match, variant.label))
+
+
+def comparable(value: Any) -> Any:
+    """Settings such that two in which nothing differs (`composing.differences`) are written alike: no null, 0 for 0.0.
+
+    Runs are grouped by that text in one pass; to compare each of them with each variant takes long for a large sweep.
+    """
+    if isinstance(value, Mapping):
+        return {key: comparable(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [comparable(inner) for inner in value]
+    return int(value) if isinstance(value, bool | float) and float(value).is_integer() else value
 
 
 def _check_alike(label: str, group: Sequence[FinishedRun], mix: bool) -> None:
@@ -149,7 +162,16 @@ def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
         alike = [i for i, other in enumerate(labels) if other == label]
         for i in alike:
             labels[i] = f"{label} ({_what_differs(groups, i, alike)})"
-    return labels
+    return _told_apart(labels)
+
+
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """The labels, numbered from the second on where they are the same: 3 and "3" differ and are written alike."""
+    told: list[str] = []
+    for label in labels:
+        names = (label, *(f"{label} #{number}" for number in range(2, len(labels) + 2)))
+        told.append(next(name for name in names if name not in told))
+    return told
 
 
 def _what_differs(groups: Sequence[Sequence[FinishedRun]], index: int, alike: Sequence[int]) -> str:
@@ -182,8 +204,8 @@ def paired_difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Diff
     draws questions and, within each variant, seeds with replacement: both are a sample of those that might have been.
     Questions are drawn for both variants together, since a hard one is hard for both; p is twice the smaller share of
     draws on one side of 0, at least 2 in as many as were drawn (Efron & Tibshirani 1993, chapter 15). Two or three
-    seeds drawn from themselves vary too little, so the other is Welch's over the seeds' means. With one seed a variant
-    there is only the first, without p: it says nothing of other seeds.
+    seeds drawn from themselves vary too little, so the other is Welch's over the seeds' means. Where one of the two
+    has a single seed there is only the first, without p: it says nothing of that one's other seeds.
     """
     n = one.shape[1]
     if not n:

@@ -35,9 +35,10 @@ def settings(variants: Sequence[Variant]) -> str:
     own = [flat(variant.runs[0].settings) for variant in variants]
     keys = sorted({key for one in own for key in one})
     differ = [key for key in keys if len({one.get(key) for one in own}) > 1]
-    usual = {key: Counter(one.get(key) for one in own).most_common(1)[0] for key in differ}
+    common = {key: Counter(one.get(key) for one in own).most_common(1)[0] for key in differ}
+    usual = {key: value for key, (value, often) in common.items() if 2 * often > len(own)}
     rows: list[Row] = [
-        [variant.label, *(_setting(one.get(key), *usual[key]) for key in differ)]
+        [variant.label, *(_setting(one.get(key), key in usual and one.get(key) != usual[key]) for key in differ)]
         for variant, one in zip(variants, own, strict=True)
     ]
     shared = facts([(key, own[0][key]) for key in keys if key not in differ])
@@ -46,9 +47,9 @@ def settings(variants: Sequence[Variant]) -> str:
     return told + folded(f"The {len(keys) - len(differ)} settings that all variants share", shared)
 
 
-def _setting(value: str | None, usual: str | None, often: int) -> Cell:
-    """Marked where most variants have another value; where each has its own, nothing stands out."""
-    return Cell("–" if value is None else value, mark=often > 1 and value != usual)
+def _setting(value: str | None, unusual: bool) -> Cell:
+    """Marked where more than half of the variants have one other value; where no value has so many, none stands out."""
+    return Cell("–" if value is None else value, mark=unusual)
 
 
 def provenance(variants: Sequence[Variant]) -> str:

@@ -24,11 +24,11 @@ def results(variants: Sequence[Variant], baseline: str) -> str:
         "95 % interval is the wider of two: what other seeds would do (Student’s t) and what other questions would do "
         "(Wilson); with one seed it says nothing of other seeds. Against baseline: points of exact match, with a 95 % "
         "interval, the wider of a bootstrap over questions and seeds and Welch’s over seeds, and a two-sided p that is "
-        "not corrected for the number of variants; where one of the two has one seed, the interval is over questions "
-        "alone and there is no p. Vote of seeds: exact match of the answer that most seeds give, three seeds or more; "
-        "that is as many models, so it is no figure of one. Loss is in nats a target at the end of pretraining, if any "
-        "was done; characters of text a second (median over seeds) and minutes are those of all training stages, on "
-        "whatever machine."
+        "not corrected for the number of variants; where one of the two has one seed, the interval is the bootstrap’s, "
+        "over questions and the other’s seeds, and there is no p: more seeds of the one might say otherwise. Vote of "
+        "seeds: exact match of the answer that most seeds give, three seeds or more; that is as many models, so it is "
+        "no figure of one. Loss is in nats a target at the end of pretraining, if any was done; characters of text a "
+        "second (median over seeds) and minutes are those of all training stages, on whatever machine."
     )
     base = "" if any(v.label == baseline for v in variants) else f" There is no variant {baseline} to compare with."
     title, caption = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from birthplace_lm.composing import ConfigError, short_hash
 from birthplace_lm.identity import of_the_run
 from birthplace_lm.report.collecting import FinishedRun, read_config
+from birthplace_lm.report.comparing import comparable
 from birthplace_lm.runs import RunFolder
 
 
@@ -31,7 +32,7 @@ def with_alike_starts(runs: Sequence[FinishedRun], roots: Sequence[Path]) -> lis
             and (made := _how_it_was_made(named.get(name, run.folder.parent / name), digits))
         ):
             alike = replace(run, settings={**run.settings, "init_from": made})
-            groups.setdefault(json.dumps(alike.settings, sort_keys=True), []).append(alike)
+            groups.setdefault(json.dumps(comparable(alike.settings), sort_keys=True), []).append(alike)
     started = {run.folder: str(run.settings.get("init_from")) for run in runs}
     told: dict[Path, FinishedRun] = {}
     for group in groups.values():
@@ -48,6 +49,6 @@ def _how_it_was_made(root: Path, digits: str) -> str | None:
         if not source.starting_weights_sha256().startswith(digits):
             return None
         settings = {key: value for key, value in of_the_run(read_config(source)).items() if key != "seed"}
-        return f"another seed of the same, settings {short_hash(settings)}"
+        return f"another seed of the same, settings {short_hash(comparable(settings))}"
     except (ConfigError, ValueError, KeyError, TypeError, AttributeError, OSError):
         return None
