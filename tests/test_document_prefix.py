@@ -96,9 +96,9 @@ def test_the_card_asks_a_biography_behind_the_prefix(tmp_path: Path, monkeypatch
     folder = tiny_run(tmp_path, NAMED)
     windows: list[Window] = []
 
-    def seen(*arguments: Any) -> Any:
+    def seen(*arguments: Any, **others: Any) -> Any:
         windows.append(arguments[4])
-        return cloze(*arguments)
+        return cloze(*arguments, **others)
 
     monkeypatch.setattr(knowledge, "cloze", seen)
     card = knowledge.knowledge_card(folder, build(folder.config()["data"]).corpus(), Inquiry(unknown=10))
