@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from birthplace_lm.attention.terms import Terms
+from birthplace_lm.attention.terms import Terms, with_bias
 
 
 def fuses(terms: Terms, v: Tensor, n_rows: int) -> bool:
@@ -30,9 +30,8 @@ def attend_fused(terms: Terms, v: Tensor) -> Tensor:
     assert terms.q is not None and terms.k is not None
     at_least = torch.promote_types(v.dtype, torch.float32)
     q, k, values = (part.to(at_least) for part in (terms.q, terms.k, v))
-    if terms.key_bias is not None:  # q·k + 1·b
-        bias = terms.key_bias.to(at_least)[:, None].expand(*k.shape[:-1], 1)
-        q, k = F.pad(q, (0, 1), value=1.0), torch.cat((k, bias), dim=-1)
+    if terms.key_bias is not None:
+        q, k = with_bias(q, k, terms.key_bias.to(at_least))
     width = max(q.shape[-1], v.shape[-1])
     q, k, values = (F.pad(part, (0, width - part.shape[-1])) for part in (q, k.expand(*v.shape[:2], -1, -1), values))
     with torch.autocast("cpu", enabled=False):

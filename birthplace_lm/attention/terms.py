@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from birthplace_lm.attention.grids import grid
@@ -64,6 +66,11 @@ class Terms:
                 if outer_rows is not None and inner_rows is not None:
                     scores.append(grid(outer_rows, inner_rows, end))
                 yield reduce(add, (one.to(scores[-1].dtype) for one in scores))
+
+
+def with_bias(q: Tensor, k: Tensor, key_bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (…, T, M) and keys (…, S, M) of q·k + bias of k (S,), as one product: q·k + 1·bias, of width M + 1."""
+    return F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias[:, None].expand(*k.shape[:-1], 1)), dim=-1)
 
 
 def first(x: Tensor, end: int, dim: int = -1) -> Tensor:

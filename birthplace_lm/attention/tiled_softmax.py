@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from birthplace_lm.attention.grids import add_grid, grid_gradients
 from birthplace_lm.attention.heads import causal, mask_of
-from birthplace_lm.attention.terms import Terms
+from birthplace_lm.attention.terms import Terms, with_bias
 
 
 def attend(terms: Terms, v: Tensor, n_rows: int, rows: int, numbers: int) -> Tensor:
@@ -92,8 +92,8 @@ class _TiledSoftmax(torch.autograd.Function):
         kept: list[Tensor] = []
         buffer = _Buffer(v)
         with torch.autocast("cpu", enabled=False):
-            if q is not None and k is not None and key_bias is not None:  # q·k + 1·bias: in one product, too
-                q, k = F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias.expand(len(k), -1)[..., None]), dim=-1)
+            if q is not None and k is not None and key_bias is not None:
+                q, k = with_bias(q, k, key_bias)
             for tile in _tiles(len(v), v.shape[1], sizes):
                 scores = buffer(tile)  # (b, n, e)
                 if table is not None:

@@ -33,10 +33,14 @@ class Told:
 
 
 class Detected(NamedTuple):
-    """What the detector says of the people asked without any answer of theirs, `own` (N,), and `of_others`."""
+    """What the detector says of the people asked without any answer of theirs, `own` (N,), and `of_others`.
+
+    `to_calibrate` is what one says of the people it is calibrated on, likewise; ValueError where these are too few.
+    """
 
     own: Array
     of_others: Callable[[Mapping[str, Array]], Array]
+    to_calibrate: Callable[[], Array]
 
 
 class Fits(NamedTuple):
@@ -71,7 +75,11 @@ def fit_all(asked: Told, left_out: Mapping[str, str], held_out: Told | None = No
         "detector": {**combined, "fitted_on": by.whose},
         "probabilities": calibration,
         "signals_as_probabilities": _calibrations(
-            {name: signal for name, signal in signals.items() if name not in not_read}, asked, held_out, seed
+            {name: signal for name, signal in signals.items() if name not in not_read},
+            detected,
+            asked.right,
+            held_out,
+            seed,
         ),
         "signals_not_read": not_read,
         "calibration": {**calibration["calibration"], "fitted_on": by.whose},
@@ -86,33 +94,34 @@ def _detector(asked: Told, held_out: Told | None, seed: int) -> tuple[Detector, 
     """The detector to be used on others, and what one says of those asked that knows no answer of theirs."""
     if held_out:
         detector = fit_detector(held_out.signals, held_out.right)
-        return detector, Detected(detector(asked.signals) if len(asked.right) else np.empty(0), detector)
+        own = detector(asked.signals) if len(asked.right) else np.empty(0)
+        return detector, Detected(own, detector, lambda: CrosswiseDetector(held_out.signals, held_out.right, seed).own)
     crosswise = CrosswiseDetector(asked.signals, asked.right, seed)
-    return fit_detector(asked.signals, asked.right), Detected(crosswise.own, crosswise)
+    return fit_detector(asked.signals, asked.right), Detected(crosswise.own, crosswise, crosswise.apart)
 
 
 def _calibrations(
-    signals: Mapping[str, Array], asked: Told, held_out: Told | None, seed: int
+    signals: Mapping[str, Array], detected: Detected | None, right: Array, held_out: Told | None, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """The `calibration_card` of every signal.
-
-    A detector is calibrated on what one says of those it was fitted on without their labels: of others crosswise, of a
-    half of the same people crosswise within it.
-    """
-    by, theirs, why = held_out or asked, dict(held_out.signals if held_out else signals), ""
-    if "detector" in signals:
+    """The `calibration_card` of every signal; a detector is calibrated on what `to_calibrate` says."""
+    fit_right, told, why = right if held_out is None else held_out.right, dict[str, Array](), ""
+    nobody = np.full(len(fit_right), np.nan)
+    if detected and "detector" in signals:
         try:
-            crosswise = CrosswiseDetector(by.signals, by.right, seed)
-            theirs["detector"] = crosswise.own if held_out else crosswise.apart()
+            told["detector"] = detected.to_calibrate()
         except ValueError as error:  # parts may be too few where all together are enough
-            theirs["detector"], why = np.full(len(by.right), np.nan), str(error)
-    fit, nobody = as_probabilities(theirs), np.full(len(by.right), np.nan)
-    cards = {}
-    for name, p in as_probabilities(signals).items():
-        if held_out:
-            cards[name] = calibration_card(p, asked.right, fit.get(name, nobody), held_out.right, seed)
-        else:
-            cards[name] = calibration_card(p, asked.right, seed=seed, apart=fit[name] if name == "detector" else None)
+            told["detector"], why = nobody, str(error)
+    if held_out is None:
+        cards = {
+            name: calibration_card(p, right, seed=seed, apart=told.get(name))
+            for name, p in as_probabilities(signals).items()
+        }
+    else:
+        fit = as_probabilities({**held_out.signals, **told})
+        cards = {
+            name: calibration_card(p, right, fit.get(name, nobody), held_out.right, seed)
+            for name, p in as_probabilities(signals).items()
+        }
     if why:
         cards["detector"]["calibration"]["why"] = why
     return cards
