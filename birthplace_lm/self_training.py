@@ -13,8 +13,8 @@ them together with the labels, of Xie et al. 2020 (arXiv 1911.04252), section 2.
 from collections.abc import Iterable, Sequence
 
 from birthplace_lm.corpus import Question
-from birthplace_lm.corruption.salient_spans import title_length
 from birthplace_lm.decoding import Answer
+from birthplace_lm.entities import title_length
 from birthplace_lm.evaluation.voting import majority_vote
 from birthplace_lm.wordings import QUESTION
 

@@ -151,7 +151,7 @@ def may_know_answers(source: RunFolder) -> bool:
     recipe = found["pretrain"]
     told = recipe["question_share"] != 0 or found["init_from"] or recipe.get("distillation")
     corruption = found.get("corruption") or {}
-    of_answers = corruption.get("known", "answers") == "answers"
+    of_answers = corruption.get("known", "answers") != "recurring"
     if str(corruption.get("_target_")).startswith("birthplace_lm.corruption.salient_spans."):
         told = told or (of_answers and corruption.get("gazetteer", 1) > 0)  # what is not said may be more than 0
     return bool(told) or not source.stage("pretrain").finished

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +10,11 @@ from hypothesis import strategies as st
 
 from birthplace_lm.batches import uniforms
 from birthplace_lm.composing import build
-from birthplace_lm.corpus import read_folder
 from birthplace_lm.corruption import Pieces, TokenStore, assemble, check_contract, check_policy, in_order
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.corruption.salient_spans import (
-    SalientSpans,
-    entities,
-    mentions,
-    recurring_names,
-    title_length,
-)
+from birthplace_lm.corruption.salient_spans import SalientSpans
+from birthplace_lm.entities import entities, title_length
+from birthplace_lm.gazetteers import recurring_names
 from birthplace_lm.tokenizer import MASK, PAD, CharTokenizer
 from tests.helpers import CONFIGS
 from tests.test_configs import settings as settings_of
@@ -50,6 +44,7 @@ POLICIES = {
     "entities": SalientSpans(BLOCK, gazetteer=0, isolated=0),
     "salient, unclosed": SalientSpans(BLOCK, third_sentinel=False),
     "recurring": SalientSpans(BLOCK, known="recurring"),
+    "alike": SalientSpans(BLOCK, known="alike"),
     "all that fits": SalientSpans(BLOCK, salient=1.0, isolated=1.0, min_before=45, before=45, after=0),
 }
 for policy in POLICIES.values():
@@ -242,28 +237,6 @@ def test_the_gazetteer_alone_asks_for_known_answers_only() -> None:
     assert len(spans) > 100 and set(spans) == {"Pau", "New York"}
 
 
-def test_recurring_names_agree_with_a_slow_count() -> None:
-    """Written from the rule: shared by two documents, behind titles not made of their words, never written small."""
-    shared: dict[str, set[int]] = {}
-    for number, document in enumerate(DOCUMENTS):
-        title = title_length(document)
-        for start, end in entities(document):
-            words = document[start:end].split()
-            if start >= title and not all(word in document[:title].replace(".", " ").split() for word in words):
-                shared.setdefault(document[start:end], set()).add(number)
-    small = {word for document in DOCUMENTS for word in document.split() if word[0].islower()}
-    expected = {
-        name for name, where in shared.items()
-        if len(where) > 1 and not name[0].isdigit() and name[0].lower() + name[1:] not in small
-    }  # fmt: skip
-    assert recurring_names(DOCUMENTS) == expected and {"Pau", "New York"} <= expected
-
-
-def test_recurring_names_leave_out_own_names_beginnings_and_numbers() -> None:
-    texts = ["Ada Vik. The painter Vik met Ada in Pau in 1872 .", "Ada Lund. The end of Ada in Pau in 1872, the end ."]
-    assert recurring_names(texts) == {"Pau"}
-
-
 def test_recurring_spans_need_no_answer() -> None:
     policies = [SalientSpans(BLOCK, salient=1.0, gazetteer=1.0, known="recurring") for _ in range(2)]
     for policy, answers in zip(policies, (PLACES, ()), strict=True):
@@ -278,24 +251,20 @@ def test_recurring_spans_need_no_answer() -> None:
             assert parts(sequence, True)[2] in candidates
 
 
-@pytest.mark.parametrize(
-    ("document", "title"),
-    [
-        ("John Stephen. Born in Glasgow .", "John Stephen. "),
-        ("John P. Kee. John Prince Kee .", "John P. Kee. "),
-        ("J. R. R. Tolkien. Tolkien was .", "J. R. R. Tolkien. "),
-        ("no full stop here", ""),
-    ],
-)
-def test_titles(document: str, title: str) -> None:
-    assert document[: title_length(document)] == title
-
-
-def test_mentions_are_whole_words() -> None:
-    import re
-
-    text = "Pauline of Pau, (Pau) and Paul"
-    assert [text[s:e] for s, e in mentions(text, re.compile(r"(?<!\w)(?:Pau)(?!\w)"))] == ["Pau", "Pau"]
+def test_spans_alike_are_answers_and_names_that_stand_where_they_stand() -> None:
+    towns = ("Oslo", "Pau", "Lyon", "Rome")
+    lives = [f"Ada Vik. She was born in {town} and played Chess in 1872 ." for town in towns]
+    tokenizer = CharTokenizer.fit(lives)
+    store = TokenStore(tokenizer.encode(life) for life in lives)
+    text, index = "".join(lives), torch.arange(len(lives)).repeat(50)
+    asked = {}
+    for known in ("answers", "alike"):
+        policy = SalientSpans(BLOCK, salient=1.0, gazetteer=1.0, known=known)
+        policy.prepare(lives, towns[:2])
+        pieces = policy(store, index, uniforms(7, torch.arange(len(index))[:, None], index, policy.n_uniforms))
+        spans = zip(pieces.starts[:, 5].tolist(), pieces.lengths[:, 5].tolist(), strict=True)
+        asked[known] = {text[start : start + length] for start, length in spans}
+    assert asked["alike"] == set(towns) and {"Chess", "1872"} < asked["answers"]
 
 
 @pytest.mark.parametrize(
@@ -315,12 +284,7 @@ def test_knobs_out_of_range_are_refused_with_the_numbers(arguments: dict[str, ob
         SalientSpans(BLOCK, salient=1.5)
     with pytest.raises(ValueError, match=r"before 100.* make 191 characters, the block has 128"):
         SalientSpans(BLOCK, before=100)
-    with pytest.raises(ValueError, match=r"answers\|recurring, not 'places'"):
+    with pytest.raises(ValueError, match=r"answers\|alike\|recurring, not 'places'"):
         SalientSpans(BLOCK, known="places")
-
-
-def test_titles_are_found_in_nearly_all_real_documents(cs224n: Path) -> None:
-    corpus = read_folder(cs224n)
-    names = {question.name for question in corpus.train + corpus.dev + corpus.test}
-    titles = [document[: title_length(document)].removesuffix(". ") for document in corpus.documents]
-    assert sum(title in names for title in titles) / len(titles) > 0.97
+    with pytest.raises(ValueError, match=r"recall is a share in 0 … 1, not 9"):
+        SalientSpans(BLOCK, known="alike", recall=9)

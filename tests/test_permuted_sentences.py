@@ -12,8 +12,8 @@ from birthplace_lm.batches import uniforms
 from birthplace_lm.corruption import TokenStore, assemble
 from birthplace_lm.corruption.permuted_sentences import PermutedSentences, sentences
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.corruption.salient_spans import title_length
 from birthplace_lm.datamodules import SpanCorruptionDataModule
+from birthplace_lm.entities import title_length
 from birthplace_lm.tokenizer import MASK, PAD, CharTokenizer
 from birthplace_lm.world import World
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from birthplace_lm import jobs
 from birthplace_lm.composing import ConfigError, load_config, save_config
 from birthplace_lm.corpus import Question
-from birthplace_lm.corruption.salient_spans import SalientSpans, title_length
+from birthplace_lm.corruption.salient_spans import SalientSpans
 from birthplace_lm.decoding import Answer, answer_questions
+from birthplace_lm.entities import title_length
 from birthplace_lm.jobs import Job, prepare
 from birthplace_lm.runs import RunFolder, read_json, write_json
 from birthplace_lm.self_training import PseudoLabels, unlabelled

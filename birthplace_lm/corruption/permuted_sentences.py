@@ -9,7 +9,7 @@ from torch import Tensor
 
 from birthplace_lm.corruption import Pieces, TokenStore
 from birthplace_lm.corruption.random_spans import RandomSpans
-from birthplace_lm.corruption.salient_spans import title_length
+from birthplace_lm.entities import title_length
 from birthplace_lm.mapped_texts import kept
 
 _GAP = re.compile(r"(?<=\w\w)[.!?]+ (?=(\w))")  # what parts two sentences, where the second begins with a capital

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,84 +10,12 @@ from torch import Tensor
 
 from birthplace_lm.corruption import Cut, Pieces, TokenStore, ask_for_span, choose
 from birthplace_lm.corruption.random_spans import RandomSpans
+from birthplace_lm.entities import entities, foreign_names, mentions, title_length
+from birthplace_lm.gazetteers import names_alike, recurring_names
 from birthplace_lm.mapped_texts import kept
 
 _Finder = Callable[[str, int], Iterator[tuple[int, int]]]
 _RULES = 2  # raise it when the same documents begin to give other spans: those kept before are then not taken for new
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
-# Up to the first full stop that closes neither an initial nor "St.", or that stands behind another one.
-_TITLE = re.compile(r"(?:.*?(?:[^\W_]{2}(?<!\bSt)\)?|\.))\.\s")
-
-
-def title_length(document: str, longest: int = 48) -> int:
-    """Characters of the title, the name that a document begins with, full stop and space included; 0 if it has none.
-
-    >>> title_length("John P. Kee. John Prince Kee is a singer .")
-    13
-    >>> title_length("John Vik, Jr.. He is a pilot .")
-    15
-    """
-    match = _TITLE.match(document[: longest + 1])
-    return match.end() if match else 0
-
-
-def entities(document: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of every run of capitalised words and of every number.
-
-    >>> text = "She moved to New York in 1872 ."
-    >>> [text[start:end] for start, end in entities(text)]
-    ['She', 'New York', '1872']
-    """
-    start: int | None = None
-    end = 0
-    for word in _WORD.finditer(document):
-        capital = word[0][0].isupper()
-        if start is not None and not (capital and document[end : word.start()] == " "):
-            yield start, end
-            start = None
-        if capital:
-            start, end = word.start() if start is None else start, word.end()
-        elif word[0].isdigit():
-            yield word.span()
-    if start is not None:
-        yield start, end
-
-
-def mentions(document: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """(start, end) of every answer of the gazetteer that the document holds as whole words."""
-    return (match.span() for match in pattern.finditer(document))
-
-
-def foreign_names(document: str, title: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of the runs of capitalised words behind a title of so many characters and not made of its words.
-
-    >>> text = "Ada Vik. Vik was born in Oslo in 1872 ."
-    >>> [text[start:end] for start, end in foreign_names(text, 9)]
-    ['Oslo']
-    """
-    own = set(_WORD.findall(document[:title]))
-    for start, end in entities(document):
-        if start >= title and document[start].isupper() and not own.issuperset(_WORD.findall(document[start:end])):
-            yield start, end
-
-
-def recurring_names(documents: Iterable[str], longest_title: int = 48) -> set[str]:
-    """Runs of capitalised words that two documents or more share: places, peoples, months, rarely a person.
-
-    A name in its own title does not count, nor does a single word that is also written small, as after a full stop.
-    Nothing but the documents says what is on the list.
-
-    >>> sorted(recurring_names(["Ada Vik. She left New York .", "Bo Lund. He left New York where she was ."]))
-    ['New York']
-    """
-    once, again, small = set[str](), set[str](), set[str]()
-    for document in documents:
-        title = title_length(document, longest_title)
-        names = {document[start:end] for start, end in foreign_names(document, title)}
-        again |= names & once
-        once |= names
-        small.update(word for word in _WORD.findall(document) if word[0].islower())
-    return {name for name in again if name[0].lower() + name[1:] not in small}
 
 
 class _Candidates:
@@ -120,8 +48,10 @@ class SalientSpans:
     A share `isolated` of the salient ones shows only the title, `min_before` … `before` characters before the span and
     0 … `after` behind it: where the rest of a text gives the answer away, a model need not learn whom it is about.
 
-    With `known="recurring"` the share `gazetteer` asks for a name that other documents have too (`recurring_names`)
-    instead: no answer of any question is looked at. `third_sentinel` closes every span with a MASK, as an answer is.
+    With `known="alike"` the share `gazetteer` asks for answers and for names that stand where answers stand: as well as
+    a share `recall` of these do (`names_alike`). With `known="recurring"` it asks for a name that other documents have
+    too (`recurring_names`): no answer of any question is looked at. `third_sentinel` closes every span with a MASK, as
+    an answer is.
 
     Rules that look at the documents and at the training answers alone; nothing knows whose birthplace is asked for.
     """
@@ -140,11 +70,13 @@ class SalientSpans:
         longest_span: int = 32,
         window: str = "anywhere",
         known: str = "answers",
+        recall: float = 0.9,
         third_sentinel: bool = True,
     ):
-        if known not in ("answers", "recurring"):
-            raise ValueError(f"known is answers|recurring, not {known!r}")
-        for name, share in {"salient": salient, "gazetteer": gazetteer, "isolated": isolated}.items():
+        if known not in ("answers", "alike", "recurring"):
+            raise ValueError(f"known is answers|alike|recurring, not {known!r}")
+        shares = {"salient": salient, "gazetteer": gazetteer, "isolated": isolated, "recall": recall}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in 0 … 1, not {share}")
         if not 0 <= min_before <= before or after < 0 or longest_span < 1:
@@ -155,7 +87,7 @@ class SalientSpans:
         self.random = RandomSpans(block_size, window=window, third_sentinel=third_sentinel)
         self.third_sentinel = third_sentinel
         self.salient, self.gazetteer, self.isolated = salient, gazetteer, isolated
-        self.known = known
+        self.known, self.recall = known, recall
         self.min_before = min_before
         self.before, self.after, self.longest_span = before, after, longest_span
         self.longest_title = min(48, (self.random.max_length - longest_span) // 2)
@@ -173,9 +105,10 @@ class SalientSpans:
 
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
         """Find titles, entities and mentions of what is known, once."""
-        places = sorted(set(answers), key=lambda place: (-len(place), place)) if self.gazetteer else []
-        of = "recurring" if self.known == "recurring" and self.gazetteer else places
-        recipe = {"rules": _RULES, "title": self.longest_title, "span": self.longest_span, "places": of}
+        known = self.known if self.gazetteer else "answers"
+        places = sorted(set(answers)) if self.gazetteer and known != "recurring" else []
+        recipe = {"rules": _RULES, "title": self.longest_title, "span": self.longest_span, "places": places}
+        recipe |= {"alike": {"recall": self.recall}, "recurring": {"places": "recurring"}, "answers": {}}[known]
         found = kept(documents, "spans", recipe, lambda: self._found(documents, self._finder(documents, places)))
         self._titles = torch.from_numpy(found["titles"])
         self._entities = _Candidates(found["entities"], found["entity_counts"])
@@ -188,9 +121,12 @@ class SalientSpans:
             return lambda text, title: (
                 (start, end) for start, end in foreign_names(text, title) if text[start:end] in names
             )
+        if places and self.known == "alike":
+            places = [*places, *names_alike(documents, set(places), self.recall, self.longest_title)]
         if not places:
             return lambda text, title: iter(())
-        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, places))})(?!\w)")
+        longest_first = sorted(places, key=lambda place: (-len(place), place))
+        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
         return lambda text, title: mentions(text, pattern)
 
     def _found(self, documents: Sequence[str], find: _Finder) -> dict[str, np.ndarray]:
