@@ -202,7 +202,8 @@ def test_weights_that_may_know_the_answers_are_no_start(finished: RunFolder, tmp
     listed = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[pretrain]", "corruption=salient")  # the answers
     silently = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[pretrain]", "corruption=salient",
                         "~corruption.gazetteer")  # which has a value all the same  # fmt: skip
-    for knows in (tuned, told, listed, silently):  # a teacher has learnt from questions, too
+    alike = tiny_run(tmp_path, "pretrain.question_share=0", "stages=[pretrain]", "corruption=alike")
+    for knows in (tuned, told, listed, silently, alike):  # a teacher has learnt from questions, too
         with pytest.raises(ConfigError, match="learnt from questions about other people"):
             tiny_run(tmp_path, f"init_from={knows.root}", "stages=[finetune]", "held_out_share=0.5")
 

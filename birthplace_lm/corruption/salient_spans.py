@@ -15,7 +15,7 @@ from birthplace_lm.gazetteers import names_alike, recurring_names
 from birthplace_lm.mapped_texts import kept
 
 _Finder = Callable[[str, int], Iterator[tuple[int, int]]]
-_RULES = 2  # raise it when the same documents begin to give other spans: those kept before are then not taken for new
+_RULES = 3  # raise it when the same documents begin to give other spans: those kept before are then not taken for new
 
 
 class _Candidates:
@@ -105,24 +105,29 @@ class SalientSpans:
 
     def prepare(self, documents: Sequence[str], answers: Sequence[str]) -> None:
         """Find titles, entities and mentions of what is known, once."""
-        known = self.known if self.gazetteer else "answers"
-        places = sorted(set(answers)) if self.gazetteer and known != "recurring" else []
-        recipe = {"rules": _RULES, "title": self.longest_title, "span": self.longest_span, "places": places}
-        recipe |= {"alike": {"recall": self.recall}, "recurring": {"places": "recurring"}, "answers": {}}[known]
-        found = kept(documents, "spans", recipe, lambda: self._found(documents, self._finder(documents, places)))
+        known = self.known if self.gazetteer else "none"
+        recipe = {
+            "rules": _RULES,
+            "title": self.longest_title,
+            "span": self.longest_span,
+            "known": [known, self.recall] if known == "alike" else known,
+            "places": sorted(set(answers)) if known in ("answers", "alike") else [],
+        }
+        found = kept(documents, "spans", recipe, lambda: self._found(documents, self._finder(documents, answers)))
         self._titles = torch.from_numpy(found["titles"])
         self._entities = _Candidates(found["entities"], found["entity_counts"])
         self._mentions = _Candidates(found["mentions"], found["mention_counts"])
 
-    def _finder(self, documents: Sequence[str], places: Sequence[str]) -> _Finder:
+    def _finder(self, documents: Sequence[str], answers: Sequence[str]) -> _Finder:
         """What finds the known spans (start, end) of a document with a title of so many characters."""
         if self.gazetteer and self.known == "recurring":
             names = recurring_names(documents, self.longest_title)
             return lambda text, title: (
                 (start, end) for start, end in foreign_names(text, title) if text[start:end] in names
             )
-        if places and self.known == "alike":
-            places = [*places, *names_alike(documents, set(places), self.recall, self.longest_title)]
+        places = set(answers) if self.gazetteer else set[str]()
+        if self.known == "alike":
+            places |= names_alike(documents, places, self.recall, self.longest_title)
         if not places:
             return lambda text, title: iter(())
         longest_first = sorted(places, key=lambda place: (-len(place), place))
