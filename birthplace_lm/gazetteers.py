@@ -66,9 +66,9 @@ def names_alike(
     listed = np.fromiter((name in answers for name in names), dtype=bool, count=len(names))
     if min(listed.sum(), (~listed).sum()) < 2:
         return set()
-    name = np.array(of_name)
+    name = np.array(of_name, dtype=np.int64)  # names times contexts may be more than 2³²
     mentions = np.bincount(name)
-    odds = sum(_log_odds(name, np.array(context), listed, mentions) for context in (before, behind))
+    odds = sum(_log_odds(name, np.array(context, dtype=np.int64), listed, mentions) for context in (before, behind))
     scores = np.bincount(name, weights=odds) / (mentions + 1)
     least = np.quantile(scores[listed], 1 - recall, method="lower")
     return {

@@ -91,6 +91,11 @@ class SalientSpans:
         self.min_before = min_before
         self.before, self.after, self.longest_span = before, after, longest_span
         self.longest_title = min(48, (self.random.max_length - longest_span) // 2)
+        if self.longest_title < 1:
+            raise ValueError(
+                f"a span of {longest_span} leaves no room for a title before it in the {self.random.max_length} "
+                f"characters that a block of {block_size} shows: lower longest_span to {self.random.max_length - 2}"
+            )
         if self.max_total > block_size:
             raise ValueError(
                 f"a title of {self.longest_title}, before {before}, a span of {longest_span}, after {after} and "
@@ -120,19 +125,22 @@ class SalientSpans:
 
     def _finder(self, documents: Sequence[str], answers: Sequence[str]) -> _Finder:
         """What finds the known spans (start, end) of a document with a title of so many characters."""
+        places = set(answers) if self.gazetteer and self.known != "recurring" else set[str]()
+        names = set[str]()
         if self.gazetteer and self.known == "recurring":
             names = recurring_names(documents, self.longest_title)
-            return lambda text, title: (
-                (start, end) for start, end in foreign_names(text, title) if text[start:end] in names
-            )
-        places = set(answers) if self.gazetteer else set[str]()
-        if self.known == "alike":
-            places |= names_alike(documents, places, self.recall, self.longest_title)
-        if not places:
-            return lambda text, title: iter(())
+        elif places and self.known == "alike":
+            names = names_alike(documents, places, self.recall, self.longest_title)
         longest_first = sorted(places, key=lambda place: (-len(place), place))
         pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
-        return lambda text, title: mentions(text, pattern)
+
+        def find(text: str, title: int) -> Iterator[tuple[int, int]]:
+            if places:  # an answer may stand in a longer name
+                yield from mentions(text, pattern)
+            if names:  # these were judged as whole names
+                yield from ((start, end) for start, end in foreign_names(text, title) if text[start:end] in names)
+
+        return find
 
     def _found(self, documents: Sequence[str], find: _Finder) -> dict[str, np.ndarray]:
         """Titles (N,), and of entities and mentions behind them the spans (S, 2), all in a row, and counts (N,)."""
