@@ -13,11 +13,17 @@ ARCHITECTURE = ("model", "attention", "positions")
 def with_layers(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with files of configs/attention/ for their names in `attention.layers`, so that a run knows them.
 
-    Raises ConfigError for a name that is no such file.
+    Raises ConfigError for a name that is no such file, and for more layers than the model has.
     """
     attention = settings["attention"]
     if not isinstance(attention.get("layers"), list):
         return dict(settings)
+    listed, n_layers = len(attention["layers"]), settings["model"]["n_layers"]
+    if listed > n_layers:
+        raise ConfigError(
+            f"attention.layers lists {listed} attentions for a model of {n_layers} layers: list {n_layers} or fewer, "
+            f"or set model.n_layers={listed}"
+        )
     layers = [_named(layer) if isinstance(layer, str) else layer for layer in attention["layers"]]
     return {**settings, "attention": {**attention, "layers": layers}}
 

@@ -140,4 +140,4 @@ def _best(beam: _Beam) -> dict[int, _Found]:
 
 def _answer(characters: list[int], score: float, tokenizer: CharTokenizer) -> Answer:
     text, finished = answer_text(characters, tokenizer)
-    return Answer(text, score, finished)
+    return Answer(text, score, finished, padding=0 if finished else len(characters) - len(text))

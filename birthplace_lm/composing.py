@@ -142,8 +142,8 @@ def _check_kinds(target: str, found: Any, config: Mapping[Any, Any] | DictConfig
 
 
 def _is_one_of(value: Any, kinds: Collection[type]) -> bool:
-    """A whole number is a number, too; nan is none."""
-    as_number = float in kinds and type(value) in (int, float) and not math.isnan(value)
+    """A whole number is a number, too; nan and infinity are none."""
+    as_number = float in kinds and type(value) in (int, float) and math.isfinite(value)
     return as_number or (type(value) in kinds and type(value) is not float)
 
 

@@ -58,8 +58,6 @@ def answer_questions(
     Raises ValueError for fewer than 1 character or 1 question at a time, and for a question that does not fit;
     TypeError for a text where a list of them is meant.
     """
-    if isinstance(questions, str):
-        raise TypeError(f"questions are a list of texts, not one of {len(questions)} characters: [{questions[:40]!r}]")
     if max_new_tokens < 1 or batch_size < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens} and batch_size {batch_size} have to be 1 or more")
     prompts = prompts_of(model, tokenizer, questions)
@@ -79,8 +77,11 @@ def prompts_of(
 ) -> list[list[int]]:
     """What the model is shown of each question, the ⁇ behind it included.
 
-    Raises ValueError where the model sees less than that with the longest of the answers that are to be scored.
+    Raises ValueError where the model sees less than that with the longest of the answers that are to be scored;
+    TypeError for a text where a list of them is meant.
     """
+    if isinstance(questions, str):
+        raise TypeError(f"questions are a list of texts, not one of {len(questions)} characters: [{questions[:40]!r}]")
     prompts = [[*tokenizer.encode(question), MASK_ID] for question in questions]
     for question, prompt in zip(questions, prompts, strict=True):
         if len(prompt) + longest_answer > model.max_length:

@@ -17,8 +17,8 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout is a share in [0, 1), not {p}")
+        if not 0 <= p < 1 or round(p * _LEVELS) == _LEVELS:
+            raise ValueError(f"dropout is a share in [0, 1), to the nearest 1/{_LEVELS:,}, not {p}")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

@@ -66,9 +66,9 @@ def names_alike(
     listed = np.fromiter((name in answers for name in names), dtype=bool, count=len(names))
     if min(listed.sum(), (~listed).sum()) < 2:
         return set()
-    name = np.array(of_name, dtype=np.int64)  # names times contexts may be more than 2³²
+    name = np.array(of_name)
     mentions = np.bincount(name)
-    odds = sum(_log_odds(name, np.array(context, dtype=np.int64), listed, mentions) for context in (before, behind))
+    odds = sum(_log_odds(name, np.array(context), listed, mentions) for context in (before, behind))
     scores = np.bincount(name, weights=odds) / (mentions + 1)
     least = np.quantile(scores[listed], 1 - recall, method="lower")
     return {
@@ -81,7 +81,8 @@ def names_alike(
 def _log_odds(name: np.ndarray, context: np.ndarray, listed: np.ndarray, mentions: np.ndarray) -> np.ndarray:
     """What the context (M,) of each mention of name (M,) says for the list, (M,): 0 where it is as common off it."""
     weight = mentions**-0.5  # (K,), so that all mentions of a name weigh the root of their number
-    _, pair, together = np.unique(name * (context.max() + 1) + context, return_inverse=True, return_counts=True)
+    pairs = name.astype(np.int64) * (context.max() + 1) + context  # there may be more than 2³²
+    _, pair, together = np.unique(pairs, return_inverse=True, return_counts=True)
     own = weight[name] * together[pair]  # the part of the sums below that is this very name's
     sums = np.bincount(context, weights=weight[name])[context] - own
     on_list = np.bincount(context, weights=weight[name] * listed[name])[context] - own * listed[name]

@@ -32,7 +32,9 @@ def like_lengths(lengths: Tensor, most: int, call: int = _CALL) -> list[Tensor]:
 
     Every group is as wide as its longest row and costs rows times width, and a call costs as much as `call` positions:
     the sum of these costs is the least that groups of neighbouring lengths have, by dynamic programming over where a
-    group ends. Raises ValueError for groups of fewer than 1 row.
+    group ends; a group of more than `most` rows is cut in pieces that are all counted as wide as it is.
+
+    Raises ValueError for groups of fewer than 1 row.
 
     >>> [rows.tolist() for rows in like_lengths(torch.tensor([2, 9, 2, 9, 3]), most=9, call=4)]
     [[0, 2, 4], [1, 3]]

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-# --------------------------------------------------------------------------------------------------------------- groups
-
 
 def is_bias(name: str) -> bool:
     """Biases are known by name, since some are matrices: `blocks.0.attention.position_bias` is one.
@@ -35,16 +33,14 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _decay_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    decaying: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay is {weight_decay}: below 0 weights would grow by themselves, use 0 or more")
+    decaying, spared = list[nn.Parameter](), list[nn.Parameter]()
     for name, parameter in named:
         if parameter.requires_grad:
             (spared if is_bias(name) else decaying).append(parameter)
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-# ----------------------------------------------------------------------------------------------------------- optimizers
 
 
 def adamw(model: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float, fused: bool = True) -> AdamW:
@@ -111,8 +107,9 @@ class Muon(Optimizer):
     ) -> None:
         if adjust_lr_fn not in _STEP_LENGTHS:
             raise ValueError(f"adjust_lr_fn: got {adjust_lr_fn!r}, know {', '.join(_STEP_LENGTHS)}")
-        if lr < 0 or not 0 <= momentum < 1:
-            raise ValueError(f"Muon's lr {lr} and momentum {momentum}: use 0 or more, and 0 or more below 1")
+        if not (0 <= lr < math.inf and 0 <= momentum < 1 and 0 <= weight_decay < math.inf and ns_steps >= 1):
+            given = f"lr {lr}, weight_decay {weight_decay}, momentum {momentum} and ns_steps {ns_steps}"
+            raise ValueError(f"Muon's {given}: use 0 or more, of momentum below 1, and 1 step or more")
         defaults: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "ns_steps": ns_steps}
         defaults |= {"ns_coefficients": tuple(ns_coefficients), "adjust_lr_fn": adjust_lr_fn}
         super().__init__(params, defaults)

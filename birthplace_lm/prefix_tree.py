@@ -84,9 +84,11 @@ def score_places(
     layers fork.
 
     Raises ValueError for no places or one that stands twice, for a tolerance that is no probability, for fewer than
-    one exact place or one row, for a question that does not fit the model with the longest place;
-    UnknownCharacterError for characters outside the vocabulary.
+    one exact place or one row, for a question that does not fit the model with the longest place; TypeError for a text
+    where a list of questions or places is meant; UnknownCharacterError for characters outside the vocabulary.
     """
+    if isinstance(places, str):
+        raise TypeError(f"places are a list of texts, not one of {len(places)} characters: [{places[:40]!r}]")
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance {tolerance} is a probability left out a question: 0 or more, below 1")
     if exact < 1 or (max_rows is not None and max_rows < 1):

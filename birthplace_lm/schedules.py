@@ -28,6 +28,9 @@ class WarmupCosine:
     warmup_positions: float = 10_240
     floor: float = 0.1
 
+    def __post_init__(self) -> None:
+        _check(self.warmup_positions, floor=self.floor)
+
     def __call__(self, seen: float, total: float) -> float:
         if seen < self.warmup_positions:
             return seen / self.warmup_positions
@@ -46,6 +49,14 @@ class HandoutCosine:
     warmup_positions: float
     final_positions: float
     floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_positions, floor=self.floor)
+        if self.final_positions <= self.warmup_positions:
+            raise ValueError(
+                f"a cosine that ends at {self.final_positions:,} positions would be over before its warm-up of "
+                f"{self.warmup_positions:,}: raise final_positions"
+            )
 
     def __call__(self, seen: float, total: float) -> float:
         if seen < self.warmup_positions:
@@ -66,11 +77,23 @@ class WarmupLinearDecay:
     warmup_positions: float = 10_240
     decay_share: float = 0.2
 
+    def __post_init__(self) -> None:
+        _check(self.warmup_positions, decay_share=self.decay_share)
+
     def __call__(self, seen: float, total: float) -> float:
         if seen < self.warmup_positions:
             return seen / self.warmup_positions
         left = total - seen
         return min(1.0, max(0.0, left / max(1.0, self.decay_share * total)))
+
+
+def _check(warmup_positions: float, **shares: float) -> None:
+    """Raise ValueError for a warm-up of fewer than 0 positions and for what is no share of 1."""
+    if warmup_positions < 0:
+        raise ValueError(f"a warm-up of {warmup_positions:,} positions: use 0 or more")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is a share in 0 … 1, not {share}")
 
 
 def _half_cosine(progress: float) -> float:

@@ -30,12 +30,10 @@ class Attention(Protocol):
 
 
 class GeluMLP(nn.Sequential):
-    """D -> 4D -> D with GELU between, as in GPT-2."""
+    """D -> 4D -> D with GELU between, the exact one (Hendrycks & Gimpel 2016); GPT-2 has its tanh approximation."""
 
     def __init__(self, d_model: int, expansion: int = 4, bias: bool = True):
-        super().__init__(
-            nn.Linear(d_model, expansion * d_model, bias), nn.GELU(), nn.Linear(expansion * d_model, d_model, bias)
-        )
+        super().__init__(*_around(nn.GELU(), d_model, expansion, bias))
 
 
 class _ReluSquared(torch.autograd.Function):
@@ -65,9 +63,14 @@ class ReluSquaredMLP(nn.Sequential):
     """D -> 4D -> D with ReLU² between: half the hidden units rest, and the others say so strongly."""
 
     def __init__(self, d_model: int, expansion: int = 4, bias: bool = False):
-        super().__init__(
-            nn.Linear(d_model, expansion * d_model, bias), ReluSquared(), nn.Linear(expansion * d_model, d_model, bias)
-        )
+        super().__init__(*_around(ReluSquared(), d_model, expansion, bias))
+
+
+def _around(activation: nn.Module, d_model: int, expansion: int, bias: bool) -> tuple[nn.Module, nn.Module, nn.Module]:
+    if expansion < 1:
+        raise ValueError(f"an MLP {expansion} times as wide as the model: use an expansion of 1 or more")
+    hidden = expansion * d_model
+    return nn.Linear(d_model, hidden, bias), activation, nn.Linear(hidden, d_model, bias)
 
 
 class LayerNorm(nn.LayerNorm):

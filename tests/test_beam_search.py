@@ -97,6 +97,7 @@ def test_a_beam_of_one_is_greedy_decoding(attention: str, asked: list[str], most
     for one, other in zip(beam_answers(model, TOKENIZER, asked, 1, most), greedy, strict=True):
         assert (one.text, one.finished) == (other.text, other.finished)
         assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+        assert one.characters == other.characters
 
 
 def test_a_wider_beam_finds_likelier_answers_than_greedy_decoding() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from birthplace_lm.benchmarks import attention, decoding
+from birthplace_lm.benchmarks import attention, decoding, facts, training
 from birthplace_lm.benchmarks.arithmetic import Arithmetic
 from birthplace_lm.benchmarks.peers import PEERS, difference
 from birthplace_lm.cli import bench
@@ -149,6 +149,9 @@ def test_every_model_can_be_measured(name: str) -> None:
         (["training", "--questions", "-3"], "--questions: at least 0, not -3"),
         (["facts", "--attention", "nonsense"], "there is no attention 'nonsense': choose from additive"),
         (["jobs", "--threads", "2", "--data", "/nowhere"], "error: /nowhere"),
+        (["attention", "--out", "."], "error: . is a folder: name a file in it"),
+        (["attention", "--markdown", f"{__file__}/table.md"], "error: "),
+        (["training", "--profile", "."], "error: . is a folder"),
     ],
 )
 def test_what_a_measure_does_not_read_is_refused(
@@ -157,6 +160,10 @@ def test_what_a_measure_does_not_read_is_refused(
     with pytest.raises(SystemExit, match="2"):
         bench.main(asked)
     assert told in capsys.readouterr().err
+
+
+def test_the_command_knows_every_column_and_way_without_loading_them() -> None:
+    assert bench.COLUMNS == facts.COLUMNS and sorted(bench.WAYS) == sorted(training.WAYS)
 
 
 def test_a_name_that_is_none_is_told_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:

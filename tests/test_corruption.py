@@ -267,6 +267,26 @@ def test_spans_alike_are_answers_and_names_that_stand_where_they_stand() -> None
     assert asked["alike"] == set(towns) and {"Chess", "1872"} < asked["answers"]
 
 
+def test_an_answer_may_stand_in_a_longer_name_and_a_name_alike_is_a_whole_name() -> None:
+    lives = [f"Ada Vik. She was born in {town} and sang ." for town in ("Oslo", "Pau", "Lyon", "New Lyon", "Upper Pau")]
+    lives.append("Lyon Ek. Lyon Ek was born in Oslo and sang .")
+    policy = SalientSpans(BLOCK, salient=1.0, gazetteer=1.0, known="alike", recall=1.0)
+    policy.prepare(lives, ("Oslo", "Pau"))
+    spans, counts = policy._mentions.spans.tolist(), policy._mentions.counts.tolist()
+    ends = [sum(counts[: life + 1]) for life in range(len(lives))]
+    found = [{lives[life][s:e] for s, e in spans[ends[life] - counts[life] : ends[life]]} for life in range(len(lives))]
+    assert found == [{"Oslo"}, {"Pau"}, {"Lyon"}, {"New Lyon"}, {"Pau", "Upper Pau"}, {"Oslo"}]
+
+
+@pytest.mark.parametrize("known", ["alike", "recurring", "answers"])
+def test_without_a_share_for_known_names_none_is_looked_for(known: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("names_alike", "recurring_names"):
+        monkeypatch.setattr(f"birthplace_lm.corruption.salient_spans.{name}", lambda *_: pytest.fail("looked for"))
+    policy = SalientSpans(BLOCK, gazetteer=0, known=known)
+    policy.prepare(DOCUMENTS, PLACES)
+    assert not policy._mentions.counts.any() and policy._entities.counts.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -286,5 +306,7 @@ def test_knobs_out_of_range_are_refused_with_the_numbers(arguments: dict[str, ob
         SalientSpans(BLOCK, before=100)
     with pytest.raises(ValueError, match=r"answers\|alike\|recurring, not 'places'"):
         SalientSpans(BLOCK, known="places")
+    with pytest.raises(ValueError, match=r"a span of 116 leaves no room for a title .* lower longest_span to 110"):
+        SalientSpans(BLOCK, longest_span=116, min_before=0, before=0, after=0)
     with pytest.raises(ValueError, match=r"recall is a share in 0 … 1, not 9"):
         SalientSpans(BLOCK, known="alike", recall=9)

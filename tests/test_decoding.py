@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from birthplace_lm.beam_search import beam_answers
 from birthplace_lm.decoding import Answer, answer_questions, answer_text
+from birthplace_lm.prefix_tree import score_places
 from birthplace_lm.tokenizer import MASK, MASK_ID, PAD, PAD_ID, CharTokenizer, UnknownCharacterError
 from birthplace_lm.transformer import Transformer
 from tests.helpers import VARIANTS, roughened, rows_at_once, tiny
@@ -108,6 +110,11 @@ def test_no_characters_and_no_questions_at_a_time_are_refused(most: int, batch_s
 def test_one_text_is_no_list_of_questions() -> None:
     with pytest.raises(TypeError, match=r"a list of texts, not one of 3 characters: \['abc'\]"):
         answer_questions(tiny(), TOKENIZER, "abc")
+    with pytest.raises(TypeError, match=r"a list of texts, not one of 3 characters: \['abc'\]"):
+        beam_answers(tiny(), TOKENIZER, "abc", 2)
+    for asked, places in (("abc", ["a", "b"]), (["abc"], "ab")):
+        with pytest.raises(TypeError, match="are a list of texts, not one of"):
+            score_places(tiny(), TOKENIZER, asked, places)
 
 
 def test_a_question_longer_than_the_block_is_refused() -> None:

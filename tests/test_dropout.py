@@ -50,7 +50,7 @@ def test_nothing_happens_in_evaluation_or_without_a_share() -> None:
     assert torch.equal(Dropout(0.5).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5])
+@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, 1 - 1e-6])
 def test_what_is_no_share_is_refused(p: float) -> None:
-    with pytest.raises(ValueError, match=rf"dropout is a share in \[0, 1\), not {p}"):
+    with pytest.raises(ValueError, match=rf"dropout is a share in \[0, 1\), to the nearest 1/65,536, not {p}"):
         Dropout(p)

@@ -74,6 +74,9 @@ def test_every_picture_shows_something_in_every_panel(module: object, tmp_path: 
         (["lookup", "--attention", "vanilla"], "--attention goes with lookup --table"),
         (["lookup", "--apart"], "--apart goes with lookup --table"),
         (["lookup", "--gap", "0"], "--gap goes with lookup --table"),
+        (["copy", "--seed", "-1"], "--seed -1: use 0 or more"),
+        (["copy", "--out", __file__], "error: "),
+        (["copy", "--out", f"{__file__}/sub"], "error: "),
         (["lookup", "--table", "--seed", "3"], "--table trains with seeds 0, 1 and 2: leave --seed out"),
     ],
 )
@@ -140,6 +143,18 @@ def test_the_table_of_lookups_is_measured_into_the_folder_and_shown_on_its_page(
     assert [page.count(f"]({stem}.png)") for stem in ("lookup", "lookup_apart", "lookup_apart_gap8")] == [1, 1, 1]
     with pytest.raises(SystemExit):
         explore.main([*command, "--gap", "-1"])
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"setting": {}}', "[]"])
+def test_a_table_that_is_none_is_told_with_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "lookup.json").write_text(text)
+    (tmp_path / "lookup.png").touch()
+    for command in (["copy"], ["lookup", "--table", "--attention", "vanilla"]):
+        with pytest.raises(SystemExit, match="2"):
+            explore.main([*command, "--out", str(tmp_path)])
+        assert f"{tmp_path / 'lookup.json'} is no table of lookups" in capsys.readouterr().err
 
 
 def test_help_waits_for_nothing_heavy() -> None:

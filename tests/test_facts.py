@@ -14,6 +14,7 @@ import torch
 from birthplace_lm.benchmarks import facts
 from birthplace_lm.benchmarks.arithmetic import count, forward_backward
 from birthplace_lm.cli import bench, bench_parts
+from birthplace_lm.exploration.lookup_task import LookupTask
 from birthplace_lm.transformer import Transformer
 from tests.helpers import VARIANTS, tiny
 
@@ -185,6 +186,11 @@ def test_lookups_are_read_and_averaged_by_seeds(tmp_path: Path) -> None:
     path.write_text('{"results": [{"attention": "vanilla"}]}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"is no table of lookups \(KeyError.*birthplace-explore lookup"):
         facts.lookup(path)
+    path.write_text(json.dumps({"setting": {**vars(LookupTask(gap=8)), "steps": 9}, "results": []}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"was made with \{'gap': 8\}, where the table has"):
+        facts.lookup(path)
+    path.write_text(json.dumps({"setting": vars(LookupTask()), "results": []}), encoding="utf-8")
+    assert facts.lookup(path) == {}
 
 
 def test_a_column_made_anew_leaves_the_others(tmp_path: Path) -> None:
@@ -222,6 +228,9 @@ def test_the_prose_around_the_table_stays(tmp_path: Path) -> None:
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("Before.\n") and text.endswith("\nAfter.\n") and "old" not in text
     assert facts.read(tmp_path / "facts.json") == {"vanilla": {}}
+    (tmp_path / "facts.json").write_text('{"rows": {}}')
+    with pytest.raises(ValueError, match=r"facts\.json holds no table of facts \(KeyError"):
+        facts.read(tmp_path / "facts.json")
     (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="has no room for the table"):
         facts.write({}, tmp_path)

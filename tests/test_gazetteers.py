@@ -7,11 +7,12 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from birthplace_lm.corpus import read_folder
 from birthplace_lm.entities import entities, foreign_names, title_length
-from birthplace_lm.gazetteers import names_alike, recurring_names
+from birthplace_lm.gazetteers import _log_odds, names_alike, recurring_names
 from birthplace_lm.world import World
 from tests.test_corruption import DOCUMENTS
 
@@ -105,6 +106,19 @@ def test_a_name_alone_in_its_context_does_not_vouch_for_itself() -> None:
     everything = names_alike(lives + odd, {"Oslo", "Pau", "Rome", "Utrecht", "Gouda"}, recall=1.0)
     most = names_alike(lives + odd, {"Oslo", "Pau", "Rome", "Utrecht", "Gouda"}, recall=0.5)
     assert most == {"Lyon", "Bergen"} < everything
+
+
+def test_many_names_and_contexts_are_told_apart() -> None:
+    """A pair of 2¹⁵ names and 2¹⁷ contexts has no number in 32 bits: the first and the fifth would have the same."""
+    name = np.array([0, 1, 2, 3, 2**15, 1], dtype=np.int32)
+    context = np.array([7, 7, 9, 9, 7, 2**17 - 1], dtype=np.int32)
+    few_names, few_contexts = (np.unique(some, return_inverse=True)[1] for some in (name, context))
+    mentions = np.maximum(np.bincount(name), 1)  # a name that is never mentioned counts as if it were once
+    listed = np.zeros(len(mentions), dtype=bool)
+    listed[[0, 2]] = True
+    order = [*np.unique(name), *np.setdiff1d(np.arange(len(mentions)), name)]
+    expected = _log_odds(few_names, few_contexts, listed[order], mentions[order])
+    assert np.allclose(_log_odds(name, context, listed, mentions), expected)
 
 
 def test_places_that_no_train_person_was_born_in_are_found_in_real_biographies(cs224n: Path) -> None:

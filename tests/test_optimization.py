@@ -151,8 +151,28 @@ def test_torchs_own_optimizers_spare_biases_too(kind: str, more: dict[str, Any])
         id(parameter) for name, parameter in model.named_parameters() if is_bias(name) and parameter.requires_grad
     }
     assert all(made.defaults[key] == value for key, value in more.items())
-    with pytest.raises(ValueError, match=r"torch has no optimizer Optimizer, but .*SGD"):
-        of_torch(model, "Optimizer", 0.1)
+    for none in ("Optimizer", "LBFGS", "SparseAdam"):
+        with pytest.raises(ValueError, match=rf"torch has no optimizer {none} for this, but .*SGD"):
+            of_torch(model, none, 0.1)
+    with pytest.raises(ValueError, match=r"Rprop has no weight decay: 0\.1 would do nothing"):
+        of_torch(model, "Rprop", 0.1, 0.1)
+
+
+@pytest.mark.parametrize("weight_decay", [-0.1, float("nan"), float("inf")])
+def test_no_weight_grows_by_itself(weight_decay: float) -> None:
+    model = Tiny()
+    makes = (
+        lambda: adamw(model, 1e-3, (0.9, 0.95), weight_decay),
+        lambda: muon(model, 0.02, 0.003, (0.9, 0.95), weight_decay),
+        lambda: of_torch(model, "SGD", 0.1, weight_decay),
+        lambda: Muon([model.blocks[0]["up"].weight], 0.02, weight_decay),
+    )
+    for make in makes:
+        with pytest.raises(ValueError, match=f"weight_decay .*{weight_decay}"):
+            make()
+    for knobs in ({"lr": float("nan")}, {"lr": -1.0}, {"lr": 0.02, "ns_steps": 0}, {"lr": 0.02, "momentum": 1.0}):
+        with pytest.raises(ValueError, match="use 0 or more, of momentum below 1, and 1 step or more"):
+            Muon([model.blocks[0]["up"].weight], **knobs)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")

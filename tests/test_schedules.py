@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,22 @@ def test_trapezoid_and_constant() -> None:
     assert [schedule(seen, 100) for seen in (0, 5, 10, 50, 75, 100, 120)] == [0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
     assert WarmupLinearDecay(0, 0.0)(99, 100) == 1.0
     assert Constant()(1, 2) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: WarmupCosine(-5), "a warm-up of -5 positions"),
+        (lambda: WarmupCosine(floor=3.0), "floor is a share in 0 … 1, not 3.0"),
+        (lambda: HandoutCosine(100, 300, floor=-1), "floor is a share in 0 … 1, not -1"),
+        (lambda: HandoutCosine(1000, 300), "a cosine that ends at 300 positions would be over before .* of 1,000"),
+        (lambda: WarmupLinearDecay(decay_share=3), "decay_share is a share in 0 … 1, not 3"),
+        (lambda: WarmupLinearDecay(decay_share=float("nan")), "decay_share is a share"),
+    ],
+)
+def test_knobs_that_make_no_schedule_are_refused(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make()
 
 
 @given(

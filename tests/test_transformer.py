@@ -1,13 +1,14 @@
 """The model: its published size, its first loss, and that it can learn."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from birthplace_lm.composing import build
-from birthplace_lm.transformer import ReluSquared, in_mode
+from birthplace_lm.transformer import GeluMLP, ReluSquared, ReluSquaredMLP, in_mode
 from tests.helpers import VARIANTS, option, roughened, tiny
 
 
@@ -38,6 +39,13 @@ def test_four_examples_are_learned_by_heart(attention: str) -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.5  # the first character of each is a guess between four: ln 4 / 19 = 0.07 is the floor
+
+
+@pytest.mark.parametrize("mlp", [GeluMLP, ReluSquaredMLP])
+@pytest.mark.parametrize("expansion", [0, -1])
+def test_an_mlp_without_hidden_units_is_refused(mlp: Any, expansion: int) -> None:
+    with pytest.raises(ValueError, match=f"an MLP {expansion} times as wide as the model"):
+        mlp(8, expansion)
 
 
 def test_zero_initialised_outputs_make_every_block_an_identity() -> None:
@@ -88,7 +96,7 @@ def test_what_is_read_and_what_every_branch_adds_is_dropped() -> None:
 
 
 def test_dropout_must_be_a_share() -> None:
-    with pytest.raises(Exception, match=r"dropout is a share in \[0, 1\), not 1.5"):
+    with pytest.raises(Exception, match=r"dropout is a share in \[0, 1\), to the nearest 1/65,536, not 1.5"):
         tiny(dropout=1.5)
 
 

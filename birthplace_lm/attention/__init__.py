@@ -11,7 +11,7 @@ The contract, which the tests hold every file of this folder to:
   cache are those of one long call without; what it holds has the batch as its first dimension, so that rows can be
   dropped from it;
 - it may say `forks = True`, and then finds in a `LayerMemory` with a `trunk` only what came behind that: many rows go
-  on from few without a copy of what they share;
+  on from few without a copy of what they share. It then keeps its keys and values as `k` and `v`, (B, G, S, K) each;
 - `max_length` is the longest sequence it can see;
 - `weights` is a submodule through which the attention weights (B, H, T, S) pass: a forward hook on it reads them, on
   every call. Where a layer gets by without them, it computes them only while such a hook is registered. The last

@@ -1,4 +1,4 @@
-"""What the variants share: heads split and merged, the cache that decoding leaves behind, and softmax attention itself.
+"""What the variants share: heads split and merged, the cache that decoding leaves behind, the causal mask, the softmax.
 
 Legend: B batch, T new positions, S all positions so far, D width, H heads, G groups of heads, K = D/H.
 """

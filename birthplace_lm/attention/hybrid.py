@@ -19,12 +19,15 @@ class Hybrid:
     After the last it begins again with the first. A model builds its layers in order and hands the same Positions
     object to all of them and to no other model, so that object tells the models apart: every model starts with the
     first variant, however many layers the one before had. Positions have to suit all variants that are used. Cost in
-    time, memory and cache: the sum of what the layers take. Raises ValueError when there is nothing to alternate.
+    time, memory and cache: the sum of what the layers take. Raises ValueError when there is nothing to
+    alternate or something is listed that makes no layer.
     """
 
     def __init__(self, layers: Sequence[Callable[..., nn.Module]]):
-        if not layers:
-            raise ValueError("a hybrid of 0 attentions: list one or more factories under layers")
+        if isinstance(layers, str) or not layers or not all(map(callable, layers)):
+            raise ValueError(
+                f"layers of a hybrid are {layers!r}: list one or more attentions, as attention.layers=[vanilla,linear]"
+            )
         self.layers = list(layers)
         self._built: WeakKeyDictionary[Positions, int] = WeakKeyDictionary()  # how many layers of each model
 

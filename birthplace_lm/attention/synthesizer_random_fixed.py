@@ -45,6 +45,8 @@ class FixedRandomSynthesizerAttention(ScoredAttention):
     ):
         check_heads(d_model, n_heads)
         check_no_scores_needed(positions, "a synthesizer")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed}: use a whole number from 0 to {2**63 - 1:,}")
         if std < 0:
             raise ValueError(f"std {std} is no standard deviation: use 0 or more")
         super().__init__(d_model, n_heads, block_size, dropout, FixedRandomScores(n_heads, block_size, seed, std))

@@ -24,6 +24,7 @@ from torch import nn
 
 from birthplace_lm.benchmarks.arithmetic import count, forward_backward
 from birthplace_lm.benchmarks.training import Bare
+from birthplace_lm.exploration.lookup_task import LookupTask
 from birthplace_lm.replacing import replace_file
 from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.transformer import Transformer
@@ -120,7 +121,8 @@ def lookup(path: Path) -> dict[str, dict[str, Any]]:
     rows of one attention, task and number of layers are averaged, by their seeds. Raises ValueError for anything else.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["results"]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows, sequences = found["results"], found.get("setting", {})
         gathered: dict[str, dict[str, list[tuple[float, int]]]] = {}
         for row in rows:
             cell = gathered.setdefault(row["attention"], {}).setdefault(f"{row['task']} {row['layers']}", [])
@@ -130,6 +132,14 @@ def lookup(path: Path) -> dict[str, dict[str, Any]]:
             f'{path} is no table of lookups ({error!r}): expected {{"results": [{{"attention", "layers", "task", '
             '"accuracy", "seeds"}, …]}, as birthplace-explore lookup --table writes it'
         ) from error
+    others = {
+        knob: sequences[knob] for knob, value in vars(LookupTask()).items() if sequences.get(knob, value) != value
+    }
+    if others:
+        raise ValueError(
+            f"{path} was made with {others}, where the table has what birthplace-explore lookup --table makes without "
+            "more options"
+        )
     return {
         name: {
             key: round(sum(a * n for a, n in cell) / sum(n for _, n in cell), 4) for key, cell in sorted(cells.items())
@@ -177,7 +187,15 @@ def regenerate(
 
 def read(path: Path) -> Rows:
     """The rows of facts.json; none where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8"))["attention"] if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        rows: Rows = json.loads(path.read_text(encoding="utf-8"))["attention"]
+        return rows
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no table of facts ({error!r}): move it away, all columns are then made"
+        ) from error
 
 
 def write(rows: Rows, where: Path) -> None:

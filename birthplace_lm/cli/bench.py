@@ -40,11 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     options.threads = _set_threads(options.threads)
     told_as_they_are = as_config_errors(options.what, but=(CorpusError,))
     with in_plain_words(), told_as_they_are, set_up_process():  # as birthplace-train, for all compared
+        for path in filter(None, (options.out, options.markdown, options.profile)):
+            _check_writable(path)
         figures, markdown = _MEASURES[options.what](options)
-    if options.out:
-        replace_file(options.out, json.dumps(figures, indent=2) + "\n")
-    if options.markdown:
-        replace_file(options.markdown, markdown)
+        if options.out:
+            replace_file(options.out, json.dumps(figures, indent=2) + "\n")
+        if options.markdown:
+            replace_file(options.markdown, markdown)
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
@@ -156,6 +158,13 @@ def _set_threads(wanted: int | None) -> int:
     if wanted is not None:
         torch.set_num_threads(wanted)
     return torch.get_num_threads()
+
+
+def _check_writable(path: Path) -> None:
+    """Make the folder of a file to be written, before minutes of measuring; raises OSError where that cannot be."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _positive(text: str) -> int:

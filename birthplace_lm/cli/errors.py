@@ -29,8 +29,10 @@ TOLD = (
     UnfinishedError,
     UnknownCharacterError,
     UnreadableError,
+    FileExistsError,
     FileNotFoundError,
     IsADirectoryError,
+    NotADirectoryError,
     PermissionError,
 )
 

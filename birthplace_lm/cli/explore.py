@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="birthplace-explore", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(FILES)} or all (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/attention_exploration"), metavar="FOLDER")
-    parser.add_argument("--seed", type=int, metavar="N", help="of every random draw (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of every random draw, 0 or more (default: 0)")
     parser.add_argument(
         "--table", action="store_true", help="with lookup: train every attention on it, write lookup.json"
     )
@@ -66,6 +66,8 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
     if options.table and options.seed is not None:
         parser.error("--table trains with seeds 0, 1 and 2: leave --seed out")
     options.seed = options.seed or 0
+    if options.seed < 0:
+        parser.error(f"--seed {options.seed}: use 0 or more")
     return [name for name in FILES if name in options.names or not options.names or "all" in options.names]
 
 
@@ -73,8 +75,10 @@ def _show(names: list[str], options: argparse.Namespace) -> bool:
     """Demonstrate one after the other, print each at once, write the folder; whether all claims hold."""
     from importlib import import_module
 
+    from birthplace_lm.composing import as_config_errors
     from birthplace_lm.exploration.page import line, write
 
+    options.out.mkdir(parents=True, exist_ok=True)  # where it cannot be, that is known before anything is drawn
     shown: list[Demonstration] = []
     for name in names:
         demonstrate = import_module(f"birthplace_lm.exploration.{FILES[name]}").demonstrate
@@ -82,7 +86,8 @@ def _show(names: list[str], options: argparse.Namespace) -> bool:
         print(f"{name}: {shown[-1].proves}")
         print(*(line(claim) for claim in shown[-1].claims), sep="\n", flush=True)
     asked = " ".join(names) if len(names) < len(FILES) else "all"
-    write(shown, options.out, options.seed, f"birthplace-explore {asked} --seed {options.seed}")
+    with as_config_errors("explore"):  # a table of lookups in the folder that is none
+        write(shown, options.out, options.seed, f"birthplace-explore {asked} --seed {options.seed}")
     verdicts = [claim.holds for demonstration in shown for claim in demonstration.claims]
     print(f"{sum(verdicts)} of {len(verdicts)} claims hold; pictures and {options.out / 'README.md'}")
     return all(verdicts)

@@ -87,11 +87,22 @@ def _read(path: Path | None, setting: Mapping[str, Any]) -> list[Row]:
     """The rows of a table that was begun, [] where there is none."""
     if path is None or not path.is_file():
         return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["setting"] != setting:
-        raise ValueError(f"{path} was made with {found['setting']}, not with {setting}: choose another folder")
-    rows: list[Row] = found["results"]
+    made_with, rows = read_table(path)
+    if made_with != setting:
+        raise ValueError(f"{path} was made with {made_with}, not with {setting}: choose another folder")
     return rows
+
+
+def read_table(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """The sequences and steps that a table was made with, and its rows; ValueError for a file that is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(found["setting"]), [dict(row) for row in found["results"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no table of lookups ({error!r}): move it away, or make it anew with birthplace-explore lookup "
+            "--table"
+        ) from error
 
 
 def _write(path: Path | None, setting: Mapping[str, Any], rows: list[Row]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from birthplace_lm.exploration import Claim, Demonstration
 from birthplace_lm.exploration.drawing import save
+from birthplace_lm.exploration.lookup_table import read_table
 from birthplace_lm.replacing import replace_file
 
 _INTRODUCTION = """\
@@ -108,8 +109,7 @@ def lookup_table(path: Path) -> str:
     """What every attention can look up, as a section of the page; nothing where it is not measured to the end."""
     if not (path.is_file() and path.with_suffix(".png").is_file()):  # the picture is drawn last
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    rows, setting = found["results"], found["setting"]
+    setting, rows = read_table(path)
     cells = {(row["attention"], row["task"], row["layers"]): row["accuracy"] for row in rows}
     columns = sorted({(task, layers) for _, task, layers in cells})
     names = sorted({name for name, _, _ in cells})
