@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+_CODE = ("birthplace_lm", "configs", "hydra_plugins")  # what a run is made by
+
 
 def hide_environment() -> None:
     """Star out of this process's command what it says of environment variables, a key perhaps.
 
     Provenance is told of the command, and so are mirrors, some of which read it by themselves.
     """
-    said = re.compile(r"^([+~]*hydra\.job\.env_set[^=]*=).*", re.DOTALL)
-    sys.argv[1:] = [said.sub(r"\1***", argument) for argument in sys.argv[1:]]
+    said = re.compile(r"(?=.*env_set)([+~]*hydra\b[^=]*=).*", re.DOTALL)  # hydra={job:{env_set:…}} is a way, too
+    sys.argv[1:] = [said.sub(r"\1***", argument) if said.match(argument) else argument for argument in sys.argv[1:]]
 
 
 def origin() -> dict[str, Any]:
@@ -24,7 +26,10 @@ def origin() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that the package runs from; None from an installed package."""
+    """The commit of the checkout that the package runs from, and whether its code or configurations are in no commit.
+
+    Both None from an installed package.
+    """
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:
@@ -36,5 +41,5 @@ def commit() -> dict[str, Any]:
 
     if not (here / "pyproject.toml").is_file():
         return {"commit": None, "dirty": None}
-    status = git("status", "--porcelain", "--untracked-files=no")
+    status = git("status", "--porcelain", "--", *_CODE)  # a new variant is a new file: untracked ones count, too
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

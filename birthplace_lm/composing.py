@@ -155,6 +155,8 @@ def build(config: Any, allowed: tuple[str, ...] = ALLOWED, **arguments: Any) -> 
     """
     if OmegaConf.is_config(config):
         config = OmegaConf.to_container(config, resolve=True)
+    if not (isinstance(config, Mapping) and "_target_" in config):
+        raise ConfigError(f"{config!r} does not say what to build: a node with a _target_ is needed, as configs/ has")
     _check_resolved(config)
     check_targets(config, allowed=allowed)
     _check_origins(config, allowed)

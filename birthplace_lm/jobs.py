@@ -1,5 +1,6 @@
 """A run before it begins: parts built, questions checked, a name found; what cannot work is said before training."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class Job:
     pseudo_labelled: Sequence[Question] = ()  # what other runs answered and the pretraining learns
     steps: Mapping[str, int] = field(default_factory=dict)  # of every stage that trains
     n_asked: int = 0  # of the dev questions
+    begun: float = field(default_factory=time.monotonic)  # when this session of it was prepared
 
     def record(self) -> dict[str, Any]:
         """The settings as the run folder keeps them: nothing of this machine in them."""

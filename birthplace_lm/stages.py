@@ -4,10 +4,12 @@ Every stage finds what the one before left in the run folder, a finished stage i
 the step where its last checkpoint stands. So the same command again is always the right thing to do.
 """
 
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,7 +35,7 @@ from birthplace_lm.setting_names import check_names
 from birthplace_lm.sources import sha256_of_corpus
 from birthplace_lm.stopping import UnfinishedError
 from birthplace_lm.storage import save_weights
-from birthplace_lm.trainer_settings import check_device
+from birthplace_lm.trainer_settings import check_device, seconds_of
 from birthplace_lm.transformer import Transformer
 
 _FINISHED = -1  # the first step of a stage that has none left
@@ -101,6 +103,8 @@ def _train(job: Job, group: Group, stage: str, callbacks: Sequence[pl.Callback],
     if first == _FINISHED:
         print(f"{stage}: finished before, skipped")
         return False
+    if group.decided(lambda: int(_time_left(job) <= 0)):
+        raise UnfinishedError(f"{stage} has not begun: this session's time is over; the same command again goes on")
     recipe, data, model = job.settings[stage], job.data(stage), job.adapted(stage, job.starting_model(stage))
     kind = PretrainModule if stage == "pretrain" else FinetuneModule
     optimizer, schedule = build(recipe["optimizer"]), build(recipe["schedule"])
@@ -158,6 +162,12 @@ def _first_step(folder: Stage) -> int:
     return int(newest.stem.removeprefix("step_")) if newest else 0
 
 
+def _time_left(job: Job) -> float:
+    """Seconds that this session may still train: all its stages share them."""
+    allowed = seconds_of(job.settings["trainer"].get("max_time"))
+    return math.inf if allowed is None else allowed - (time.monotonic() - job.begun)
+
+
 def _note_progress(job: Job, stage: str, first_step: int) -> None:
     """progress.json: the stage that begins now, at which step, what is asked for and the steps of all that train."""
     now, stages = datetime.now(UTC).isoformat(timespec="seconds"), job.settings["stages"]
@@ -185,7 +195,12 @@ def _mirrors(job: Job) -> Iterator[list[Mirror]]:
 
 
 def _trainer(
-    job: Job, group: Group, stage: str, steps: int, watching: Sequence[pl.Callback], loggers: list[RunLogger]
+    job: Job,
+    group: Group,
+    stage: str,
+    steps: int,
+    watching: Sequence[pl.Callback],
+    loggers: list[RunLogger],
 ) -> pl.Trainer:
     recipe = job.settings[stage]
     averaging = [recipe["averaging"]] if recipe["averaging"] else []  # first: what is saved holds this step's average
@@ -203,6 +218,7 @@ def _trainer(
         log_every_n_steps=max(1, min(job.settings["trainer"]["log_every_n_steps"], steps // 20)),
         val_check_interval=max(steps // max(validations, 1), 1),
         limit_val_batches=1.0 if validations else 0,
+        max_time=timedelta(seconds=left) if math.isfinite(left := _time_left(job)) else None,
     )
     return trainer
 
@@ -214,7 +230,8 @@ def _evaluate(job: Job, mirrors: Sequence[Mirror]) -> None:
     status = "failed"
     try:
         evaluate(job.folder, job.corpus, loggers, Inquiry(at_most=job.settings.get("ask_at_most")))
-        told = {*job.folder.metrics().get("mirrored", []), *((job.settings["logger"] or {}) if mirrors else {})}
+        pairs = zip(job.settings["logger"] or {}, mirrors, strict=False)  # none where all were told before
+        told = {*job.folder.metrics().get("mirrored", []), *(name for name, mirror in pairs if mirror.reached)}
         job.folder.update_metrics(mirrored=sorted(told))
         status = "success"
     finally:

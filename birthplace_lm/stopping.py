@@ -2,7 +2,9 @@
 
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last is a cluster's word that time is running out
 
@@ -22,6 +24,21 @@ def say(text: str, end: str = "\n") -> None:
 def in_terminal() -> bool:
     """Whether somebody sees what is printed at once; not where standard output is closed."""
     return sys.stdout is not None and sys.stdout.isatty()
+
+
+def interrupted() -> NoReturn:
+    """What Ctrl-C comes to before there is anything to save."""
+    print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(130)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C while a command still gets ready, which takes seconds of imports, is told in a line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted()
 
 
 class UnfinishedError(RuntimeError):

@@ -1,6 +1,7 @@
 """What a user may set of Lightning's Trainer: a recipe decides how long a training is, its run folder keeps it."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -50,7 +51,12 @@ _CALLBACKS = {
 def check_callbacks(callbacks: Mapping[str, Any]) -> None:
     """Raise ConfigError for a callback of Lightning's that would undo how a run is ended, kept or gone on with."""
     for name, node in callbacks.items():
-        kind = str((node or {}).get("_target_", "")).rpartition(".")[2]
+        if not (isinstance(node, Mapping) and "_target_" in node):
+            raise ConfigError(
+                f"callbacks.{name} is {node!r}: name a class, "
+                f"+callbacks.{name}._target_=pytorch_lightning.callbacks.DeviceStatsMonitor"
+            )
+        kind = str(node["_target_"]).rpartition(".")[2]
         if kind in _CALLBACKS:
             raise ConfigError(f"callbacks.{name}: {kind} is not for a run: {_CALLBACKS[kind]}")
 
@@ -61,8 +67,20 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         if key in settings and settings[key] != value:
             raise ConfigError(f"trainer.{key}={settings[key]} is not to be set: {instead}")
     check_whole("trainer.log_every_n_steps", settings.get("log_every_n_steps"), 1)
-    if not isinstance(time := settings.get("max_time"), str | Mapping | None):
-        raise ConfigError(f"trainer.max_time={time}: days, hours, minutes and seconds are needed, as 00:01:30:00")
+    seconds_of(settings.get("max_time"))
+
+
+def seconds_of(max_time: Any) -> float | None:
+    """How long a session may train; None for as long as it takes. Raises ConfigError for what is no time."""
+    try:
+        if isinstance(max_time, str):
+            days, hours, minutes, seconds = map(int, max_time.split(":"))
+            return timedelta(days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
+        return None if max_time is None else timedelta(**max_time).total_seconds()
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"trainer.max_time={max_time}: days, hours, minutes and seconds are needed, as 00:01:30:00"
+        ) from None
 
 
 def check_device(settings: Mapping[str, Any]) -> None:

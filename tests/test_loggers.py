@@ -24,6 +24,7 @@ from birthplace_lm.history import CsvHistory, read_history
 from birthplace_lm.loggers import JobLabels, Mirror, labels_of, wandb_rows
 from birthplace_lm.loggers.tensorboard_mirror import TensorBoardMirror, tensorboard_of_job
 from birthplace_lm.loggers.wandb_mirror import Mode, WandbMirror, wandb_of_job
+from birthplace_lm.loggers.wandb_rows import starred, without_key
 from birthplace_lm.runs import RunFolder
 from tests.fits import fit, tell_everything
 from tests.test_stages import tiny_run
@@ -84,6 +85,15 @@ def test_a_tensorboard_that_cannot_be_written_ends_no_run(tmp_path: Path, capsys
     logger.finalize("success")
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("tensorboard: ") and line.endswith("; the run goes on without it")
+
+
+def test_a_tensorboard_that_is_gone_was_not_told(tmp_path: Path) -> None:
+    (tmp_path / "finetune").write_text("a file where the folder should be")
+    mirror = TensorBoardMirror(tmp_path)
+    mirror.scores().log_metrics({"train/loss": 0.5}, 1)
+    assert mirror.reached
+    mirror.stage("finetune", 0).log_metrics({"train/loss": 0.5}, 1)
+    assert not mirror.reached
 
 
 def test_tensorboard_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +386,7 @@ def test_a_mirror_that_breaks_is_reported_once(
     mirror.scores().summarize({"loss": 0.5})
     mirror.finish()
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "wandb: something could not be logged (said once): lost *** at https://***@host/"
+    assert lines[0] == "wandb: something could not be logged (said once): lost *** at https://***@host/ more"
     assert len(lines) == 2
 
 
@@ -402,9 +412,47 @@ def test_without_wandb_the_run_goes_on(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # what Python makes of a package that is not there
     monkeypatch.setattr(WandbMirror, "unreachable", False)
-    tell(WandbMirror("p", tmp_path, "abc", mode=mode))
+    mirror = WandbMirror("p", tmp_path, "abc", mode=mode)
+    mirror.scores().summarize({"loss": 0.5})
+    assert mirror.reached == (mode == "disabled")  # of who wants nothing nothing is left to be told
+    tell(mirror)
     assert len(capfd.readouterr().out.splitlines()) == lines
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wished", "kept"),
+    [
+        ({"group": 3, "notes": 7, "project": 224}, {"group": "3", "notes": "7", "project": "224"}),
+        ({"group": None, "notes": None}, {"group": "demo", "notes": None}),
+        ({"tags": [2026, "paper"]}, {"tags": ["demo", "vanilla", "seed 3", "2026", "paper"]}),
+        ({"tags": "paper"}, {"tags": ["demo", "vanilla", "seed 3", "paper"]}),
+        ({"tags": 5}, {"tags": ["demo", "vanilla", "seed 3", "5"]}),
+        ({"tags": None}, {"tags": ["demo", "vanilla", "seed 3"]}),
+    ],
+)
+def test_numbers_of_a_command_line_are_words_to_wandb(
+    wished: dict[str, Any], kept: dict[str, Any], tmp_path: Path
+) -> None:
+    plain: dict[str, Any] = {"project": "p", "entity": None, "group": None, "mode": "offline", "artifacts": False}
+    mirror = wandb_of_job(some_labels(tmp_path), **{**plain, **wished})
+    assert {key: mirror._init[key] for key in kept} == kept
+    for tag in ("", "x" * 65):
+        with pytest.raises(ValueError, match=f"has {len(tag)} characters, a tag has 1 to 64"):
+            wandb_of_job(some_labels(tmp_path), **plain, tags=[tag])
+
+
+def test_passwords_and_short_keys_are_starred_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0")
+    assert without_key({"lr": 0.1, "sizes": [10, "x0"], "a": {"b": True, "c": None}, "of": Path("runs/0")}) == {
+        "lr": 0.1, "sizes": [10, "x***"], "a": {"b": True, "c": None}, "of": "runs/***",
+    }  # fmt: skip
+    monkeypatch.delenv("WANDB_API_KEY")
+    assert starred("http://user:p@ss@host:80/a@b and ftp://me@x") == "http://***@host:80/a@b and ftp://***@x"
+
+
+def test_an_empty_mode_is_none(tmp_path: Path) -> None:
+    assert WandbMirror("p", tmp_path, "abc", mode="")._mode in ("online", "offline")  # type: ignore[arg-type]
 
 
 def test_a_mode_that_wandb_does_not_know(tmp_path: Path) -> None:

@@ -647,6 +647,37 @@ def test_every_sampler_and_pruner_composes_and_builds(part: str, option: str) ->
     assert isinstance(built(seed=3) if part == "sampler" else built, BaseSampler if part == "sampler" else BasePruner)
 
 
+def test_a_key_on_the_command_line_stays_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_space(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("A_KEY", raising=False)
+    key = "+hydra.job.env_set.A_KEY=5ecre7"
+    command = ["birthplace-search", "--config-dir", "own", "search=mine", *QUICK, "search.trials=1", "search.name=5"]
+    monkeypatch.setattr(sys, "argv", [*command, key])
+    search_command.main()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.name == "provenance.json"]) == 1
+    assert (tmp_path / "runs" / ".search" / "5" / "trials.csv").is_file()
+    assert not [path for path in files if b"5ecre7" in path.read_bytes()]
+
+
+def test_a_journal_whose_last_line_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+    """As a full disk or a kill leaves it: the trial before stays, and so does all that comes after."""
+    study = study_in(tmp_path)
+    with study.claimed(1) as trial:
+        assert trial
+        study.tell(trial, 0.5, TrialState.COMPLETE)
+    journal = study.folder / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 4, "trial')
+    again = study_in(tmp_path)
+    assert journal.read_bytes() == whole
+    with again.claimed(2) as trial:
+        assert trial
+        again.tell(trial, 0.25, TrialState.COMPLETE)
+    assert [trial.value for trial in study_in(tmp_path).trials()[0]] == [0.5, 0.25]
+
+
 def test_refusals_of_the_command_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -663,7 +694,8 @@ def test_refusals_of_the_command_leave_nothing_behind(
 
     assert "compared on dev" in refused("held_out_share=0")
     assert "its own sweep" in refused("--multirun")
-    assert "search.failures=0" in refused("search.failures=0")
+    for wrong in ("failures=0", "failures=abc", "trials=abc", "trials=1.5", "trials=-1", "space=lr", "fixed=null"):
+        assert f"error: search.{wrong.replace('null', 'None')}: " in refused(f"search.{wrong}")
     assert "no key of the configuration" in refused("+search.space={model.x: [1, 2]}")
     knob = refused("search/sampler=random", "+search.sampler.startup_trials=3")
     assert "search.sampler: " in knob and "startup_trials" in knob and "Traceback" not in knob

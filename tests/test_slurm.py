@@ -306,6 +306,7 @@ def test_the_last_word_of_a_job_that_was_queued_again_is_waited_for(tmp_path: Pa
     [
         ({"before": "module load cuda"}, r"before is 'module load cuda': a list of shell lines"),
         ({"before": [3]}, r"before is \[3\]"),
+        ({"before": None}, "before is None: a list of shell lines"),
         ({"requeues": "often"}, "requeues is often: a whole number"),
         ({"warning_seconds": 0}, "warning_seconds is 0: a whole number is needed, 1 or more"),
         ({"parallel": 0}, "parallel is 0"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from birthplace_lm.cli import ranks, sweeps
+from birthplace_lm.cli import ranks, search, sweeps, train
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.commits import hide_environment, origin
 from birthplace_lm.composing import ConfigError
@@ -71,12 +71,47 @@ def test_a_key_on_the_command_line_stays_there(tmp_path: Path) -> None:
     assert [path for path in files if path.name == "sweep.json"]
 
 
-@pytest.mark.parametrize("option", ["+hydra.job.env_set.A_KEY=5ecre7", "+hydra.job.env_set={A_KEY: 5ecre7}"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "+hydra.job.env_set.A_KEY=5ecre7",
+        "+hydra.job.env_set={A_KEY: 5ecre7}",
+        "+hydra={job: {env_set: {A_KEY: a=5ecre7}}}",
+        "++hydra.job={env_set: {A_KEY: 5ecre7}}",
+    ],
+)
 def test_a_command_is_noted_without_its_variables(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["birthplace-train", "seed=0", option, "name=x"])
     hide_environment()
     hidden = option.partition("=")[0] + "=***"
     assert origin()["command"] == ["birthplace-train", "seed=0", hidden, "name=x"]
+
+
+def test_a_row_that_could_not_be_written_whole_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "record"
+    monkeypatch.setenv(sweeps.RECORD, str(record))
+    record.write_text('{"overrides": ["seed=3"], "status": "interr')
+    row = {"overrides": ["seed=3"], "status": "done", "minutes": 1.0}
+    for _ in range(2):
+        sweeps.add_row(row)
+    assert sweeps.rows_of(record) == [row, row] and sweeps.rows_of(tmp_path / "none") == []
+    assert sweeps.print_summary() == 0 and "2 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [train, search])
+def test_who_interrupts_a_command_that_gets_ready_is_told_in_a_line(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_train" if command is train else "_search", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command again goes on from the last checkpoint\n"
 
 
 def test_runs_that_cannot_be_written_are_told_before_the_first_job(

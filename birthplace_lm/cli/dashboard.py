@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     and the pictures and answers of single runs.
     """
     parser = argparse.ArgumentParser(prog="birthplace-dashboard", description=main.__doc__)
-    parser.add_argument("--project", default="birthplace_lm", metavar="P", help="(default: birthplace_lm)")
-    parser.add_argument("--entity", metavar="E", help="whose project (default: that of the key)")
+    project, entity = os.environ.get("WANDB_PROJECT") or "birthplace_lm", os.environ.get("WANDB_ENTITY") or None
+    parser.add_argument("--project", default=project, metavar="P", help=f"(default: {project}, as WANDB_PROJECT says)")
+    parser.add_argument("--entity", default=entity, metavar="E", help="whose project (default: that of the key)")
     parser.add_argument(
         "--by", default="attention", metavar="SETTING", help="what makes a variant (default: attention)"
     )

@@ -5,7 +5,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 from birthplace_lm.attention_maps import UnreadableError
 from birthplace_lm.composing import ConfigError
@@ -13,7 +12,7 @@ from birthplace_lm.corpus import CorpusError
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.ranks import RankError
 from birthplace_lm.run_lock import RunInUseError
-from birthplace_lm.stopping import UnfinishedError
+from birthplace_lm.stopping import UnfinishedError, interruptible
 from birthplace_lm.storage import ArchitectureMismatchError, DamagedCheckpointError
 from birthplace_lm.tokenizer import UnknownCharacterError
 
@@ -32,6 +31,7 @@ TOLD = (
     FileExistsError,
     FileNotFoundError,
     IsADirectoryError,
+    ModuleNotFoundError,  # of a callback of Lightning's, say
     NotADirectoryError,
     PermissionError,
 )
@@ -49,16 +49,9 @@ def tell(error: Exception) -> None:
 @contextmanager
 def in_plain_words() -> Iterator[None]:
     """Tell of an error that a user can mend and exit with status 2, or 130 where the user interrupted."""
-    try:
-        yield
-    except TOLD as error:
-        tell(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        interrupted()
-
-
-def interrupted() -> NoReturn:
-    """What Ctrl-C comes to before there is anything to save."""
-    print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
-    sys.exit(130)
+    with interruptible():
+        try:
+            yield
+        except TOLD as error:
+            tell(error)
+            sys.exit(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from birthplace_lm.cli.children import end_with_starter
 from birthplace_lm.cli.ranks import INTERRUPTED, carry_out
-from birthplace_lm.cli.sweeps import RECORD
+from birthplace_lm.cli.sweeps import RECORD, rows_of
 from birthplace_lm.composing import literal, load_config
 
 
@@ -48,8 +48,8 @@ def _compare_commits(launched: str | None) -> None:
 def _ended_well() -> bool:
     """What was noted last; a rank beside the first notes nothing, and srun tells Slurm the worst of all."""
     record = Path(os.environ.get(RECORD, os.devnull))
-    rows = record.read_text(encoding="utf-8").splitlines()
-    return not rows or json.loads(rows[-1])["status"] in ("done", "skipped")
+    rows = rows_of(record)
+    return not rows or rows[-1]["status"] in ("done", "skipped")
 
 
 if __name__ == "__main__":

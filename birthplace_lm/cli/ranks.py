@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from birthplace_lm.cli.children import end_with_starter, paused_together, signals_passed_on, start
 from birthplace_lm.cli.sweeps import RECORD, add_row, noted, takes_turns
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, literal, plain
 from birthplace_lm.ranks import Rank, RankError, own_cores, own_rank, wanted_ranks
 from birthplace_lm.stopping import UnfinishedError
 
@@ -105,7 +105,7 @@ def _start(
 ) -> None:
     """Start the ranks, watch them until all have ended, and end as rank 0 did; RankError where it could not say why."""
     job = {
-        "config": OmegaConf.to_yaml(config),
+        "config": OmegaConf.to_yaml(literal(plain(config))),  # the ranks have no Hydra to look anything up in
         "choices": dict(choices),
         "chosen": list(chosen),
         "overrides": None if overrides is None else list(overrides),

@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from birthplace_lm.commits import hide_environment
 from birthplace_lm.composing import ConfigError, as_config_errors, build, config_folder, plain, short_hash
-from birthplace_lm.stopping import in_terminal
+from birthplace_lm.stopping import in_terminal, interruptible
 
 if TYPE_CHECKING:
     from birthplace_lm.search.study import SharedStudy
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def _search(config: DictConfig) -> None:
     from birthplace_lm.cli.errors import in_plain_words
 
+    hide_environment()
     task = list(HydraConfig.get().overrides.task)
     with in_plain_words():
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -45,16 +47,15 @@ def _check_optuna() -> None:
 def _run(search: dict[str, Any], task: Sequence[str]) -> None:
     """Check everything, do what is left to do, show what there is: also after an interruption or too many failures."""
     from birthplace_lm.jobs import prepare
-    from birthplace_lm.search.checks import check_settings, rehearse, without_control
+    from birthplace_lm.search.checks import check_search, check_settings, rehearse, without_control
     from birthplace_lm.search.space import override, read_space
     from birthplace_lm.search.trials import work
 
+    check_search(search)
     own = [one for one in task if re.split("[=./@]", one.lstrip("+~"))[0] != "search"]
     given = [*(override(key, value) for key, value in search["fixed"].items()), *own]
     base, _ = _composed(given)
     check_settings(base)
-    if search["failures"] < 1:
-        raise ConfigError(f"search.failures={search['failures']}: so many trials in a row may fail, 1 at least")
     if (stages := without_control(base["stages"])) != base["stages"]:
         given.append(f"stages=[{','.join(stages)}]")
         base["stages"] = stages
@@ -93,7 +94,7 @@ def _study(search: dict[str, Any], space: Any, base: dict[str, Any], run: str, r
     from birthplace_lm.search.study import SharedStudy, check_same_search
 
     choice = HydraConfig.get().runtime.choices["search"]
-    name = search["name"] or f"{choice}-{short_hash(run, search['space'])}"
+    name = str(search["name"] or "") or f"{choice}-{short_hash(run, search['space'])}"
     folder = (runs / ".search" / name).resolve()
     sampler, pruner = build(search["sampler"]), build(search["pruner"])
     with as_config_errors("search.sampler"):
@@ -128,7 +129,8 @@ def _show(study: "SharedStudy", runs: Path) -> None:
 
 def main() -> None:
     """Compose the configuration from the command line and search."""
-    _search()
+    with interruptible():
+        _search()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ _OURS = ("array", "chdir", "output", "error", "open-mode", "requeue", "no-requeu
 
 def check_wishes(before: Any, parallel: Any, requeues: Any, warning_seconds: Any, poll_seconds: Any) -> None:
     """Raise ConfigError for a setting of the launcher that would make a script of nonsense, or stop the watching."""
-    if isinstance(before, str) or not all(isinstance(line, str) for line in before):
+    if not isinstance(before, Sequence) or isinstance(before, str) or not all(isinstance(one, str) for one in before):
         raise ConfigError(f"hydra.launcher.before is {before!r}: a list of shell lines is needed, ['module load cuda']")
     check_whole("hydra.launcher.requeues", requeues, 0, " is ")
     check_whole("hydra.launcher.warning_seconds", warning_seconds, 1, " is ")

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from birthplace_lm.commits import hide_environment
 from birthplace_lm.composing import ConfigError, in_one_line
 from birthplace_lm.ranks import own_rank, wanted_ranks
-from birthplace_lm.stopping import in_terminal
+from birthplace_lm.stopping import in_terminal, interrupted
 
 RECORD = "BIRTHPLACE_SWEEP_RECORD"  # the variable of the environment that names the file
 STYLES = {"failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}  # of jobs that did not come to their end
@@ -64,7 +64,7 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
     The job returns something with a `folder` and with `trained`, which says whether there was anything to do. One whose
     folder another command is at work in ends "elsewhere": two sweeps of the same jobs share them, and neither failed.
     """
-    from birthplace_lm.cli.errors import interrupted, tell
+    from birthplace_lm.cli.errors import tell
     from birthplace_lm.run_lock import RunInUseError
     from birthplace_lm.stopping import UnfinishedError
 
@@ -88,8 +88,20 @@ def noted(job: Callable[[], Any], overrides: Sequence[str]) -> str:
 
 def add_row(row: Mapping[str, Any]) -> None:
     """Put a job's row into the sweep's file."""
-    with open(os.environ[RECORD], "a", encoding="utf-8") as record:
-        record.write(json.dumps(row, ensure_ascii=False) + "\n")  # one short write: lines of two jobs never mix
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    with open(os.environ[RECORD], "ab+") as record:
+        if record.seek(0, os.SEEK_END) and (record.seek(-1, os.SEEK_END), record.read(1))[1] != b"\n":
+            line = "\n" + line  # of a row before that could not be written whole
+        record.write(line.encode())  # one short write: lines of two jobs never mix
+
+
+def rows_of(record: Path) -> list[dict[str, Any]]:
+    """The rows that jobs put into a file, but what could not be written whole; none where there is no file."""
+    rows = []
+    for line in record.read_text(encoding="utf-8").splitlines() if record.exists() else ():
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def print_summary() -> int:
@@ -98,7 +110,7 @@ def print_summary() -> int:
     The title holds the overrides that all jobs share, a job's row its own.
     """
     path = os.environ.pop(RECORD, None)
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] if path else []
+    rows = rows_of(Path(path)) if path else []
     if not rows:
         return 0
     rows.sort(key=lambda row: row.get("number", 0))  # where they ran side by side each was noted as it ended

@@ -1,14 +1,14 @@
 """The jobs of a sweep as tasks for processes of their own: what each is told, whether it needs to run, how it ended."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from birthplace_lm.cli.errors import tell
+from birthplace_lm.cli.sweeps import rows_of
 from birthplace_lm.commits import origin
 from birthplace_lm.composing import ConfigError, in_one_line, save_config
 from birthplace_lm.corpus import Corpus, MissingCorpusError
@@ -89,12 +89,7 @@ class Task:
 
     def noted(self) -> list[dict[str, Any]]:
         """What the job noted of itself, a row each time that it was started, but what it could not write whole."""
-        text = self.record.read_text(encoding="utf-8") if self.record.is_file() else ""
-        rows = []
-        for line in text.splitlines():
-            with suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-        return rows
+        return rows_of(self.record)
 
     def is_finished(self) -> bool:
         """Whether the run folder has all that is asked for."""

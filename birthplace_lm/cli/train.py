@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from birthplace_lm.cli.ranks import carry_out
 from birthplace_lm.cli.sweeps import print_summary
 from birthplace_lm.commits import hide_environment
+from birthplace_lm.stopping import interruptible
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
@@ -39,10 +40,11 @@ def _train(config: DictConfig) -> None:
 
 def main() -> None:
     """Compose the configuration from the command line and carry out its stages; of a sweep, print what became of it."""
-    try:
-        _train()
-    finally:
-        failed = print_summary()
+    with interruptible():
+        try:
+            _train()
+        finally:
+            failed = print_summary()
     sys.exit(failed)
 
 

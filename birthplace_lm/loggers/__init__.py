@@ -74,6 +74,11 @@ class Mirror(ABC):
     def scores(self) -> RunLogger:
         """For what is found out about the trained model."""
 
+    @property
+    def reached(self) -> bool:
+        """Whether what was logged so far came somewhere, so that it need not be told again."""
+        return True
+
     def finish(self, status: str = "success") -> None:  # noqa: B027, most have nothing to close
         """In a `finally`, "failed" after an exception. Twice does no harm."""
 

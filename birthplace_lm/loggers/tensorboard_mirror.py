@@ -65,10 +65,17 @@ class TensorBoardMirror(Mirror):
         if importlib.util.find_spec("tensorboard") is None:
             raise ModuleNotFoundError("the TensorBoard logger needs the package tensorboard: pip install tensorboard")
         self.folder = folder
+        self._loggers = list[TensorBoard]()
 
     def stage(self, name: str, resume_step: int) -> TensorBoard:
         """Points from `resume_step` on that an interrupted fit left are hidden, as `CsvHistory` cuts them."""
-        return TensorBoard(self.folder / name / "tensorboard", name="", version="", purge_step=resume_step)
+        logger = TensorBoard(self.folder / name / "tensorboard", name="", version="", purge_step=resume_step)
+        self._loggers.append(logger)
+        return logger
+
+    @property
+    def reached(self) -> bool:
+        return not any(logger.gone for logger in self._loggers)
 
     def scores(self) -> TensorBoard:
         return self.stage("evaluate", 0)

@@ -55,6 +55,7 @@ class WandbMirror(Mirror):
         init_timeout: float = 20.0,
         finish_timeout: float = 60.0,
     ) -> None:
+        mode = mode or "online"  # WANDB_MODE= in the environment says nothing
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"wandb.mode={mode!r}: choose online, offline or disabled")
         init = {"project": project, "id": id, "name": name, "entity": entity, "group": group, "job_type": job_type}
@@ -63,6 +64,7 @@ class WandbMirror(Mirror):
         self._folder, self._steps, self._artifacts = Path(save_dir), dict(steps or {}), artifacts
         self._mode: Mode = "offline" if mode == "online" and WandbMirror.unreachable else mode
         self._timeouts = init_timeout, finish_timeout
+        self._unwanted = mode == "disabled"
         self._run: Run | None = None
         self._reported = False
 
@@ -73,6 +75,10 @@ class WandbMirror(Mirror):
 
     def scores(self) -> RunLogger:
         return WandbRows(self._tell)
+
+    @property
+    def reached(self) -> bool:
+        return self._run is not None or self._unwanted
 
     def finish(self, status: str = "success") -> None:
         """End the run, else the next job of a sweep would go on in it; tell how to upload what stayed here."""
@@ -147,20 +153,28 @@ def default_entity() -> str | None:
 
 
 def _report(what: str, error: Exception) -> None:
-    print(f"wandb: {what}: {starred((str(error) or type(error).__name__).splitlines()[0])[:200]}")
+    print(f"wandb: {what}: {starred(' '.join(str(error).split()) or type(error).__name__)[:200]}")
 
 
 def wandb_of_job(
     labels: JobLabels,
-    project: str,
-    entity: str | None,
-    group: str | None,
+    project: Any,
+    entity: Any,
+    group: Any,
     mode: Mode,
     artifacts: bool,
-    tags: Sequence[str] = (),
-    notes: str | None = None,
+    tags: Any = (),
+    notes: Any = None,
 ) -> WandbMirror:
-    """The mirror of `logger=wandb`. A run folder that was removed and made again is a new run on wandb too."""
+    """The mirror of `logger=wandb`. A run folder that was removed and made again is a new run on wandb too.
+
+    What a command line made numbers of, a year perhaps, are words here; one tag need be no list. Raises ValueError for
+    a tag that wandb would not take.
+    """
+    project, entity, group, notes = (None if one is None else str(one) for one in (project, entity, group, notes))
+    tags = [str(tag) for tag in (tags if isinstance(tags, list | tuple) else [tags])] if tags not in (None, "") else []
+    if wrong := [tag for tag in tags if not 1 <= len(tag) <= 64]:
+        raise ValueError(f"wandb.tags: {wrong[0]!r} has {len(wrong[0])} characters, a tag has 1 to 64")
     id = re.sub(r"[^\w.-]", "-", f"{labels.run[:100]}-{labels.born}", flags=re.ASCII)
     return WandbMirror(
         project, labels.folder, id, name=labels.run, entity=entity, group=group or labels.group,

@@ -1,6 +1,5 @@
 """The rows of a wandb run: metrics with a step axis a stage, tables, pictures."""
 
-import json
 import os
 import re
 from argparse import Namespace
@@ -122,10 +121,17 @@ def _artifact(name: str, weights: Path) -> Any:
 def starred(text: str) -> str:
     """The text with wandb's key, and a password inside an address, starred out."""
     key = os.environ.get("WANDB_API_KEY")
-    return re.sub(r"://[^/@\s\"]+@", "://***@", text.replace(key, "***") if key else text)
+    return re.sub(r"://[^/\s\"]+@", "://***@", text.replace(key, "***") if key else text)
 
 
 def without_key(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values, whatever of the key or a password they hold starred out."""
-    plain: dict[str, Any] = json.loads(starred(json.dumps(dict(values), default=str)))
-    return plain
+    return {starred(str(key)): _starred(value) for key, value in values.items()}
+
+
+def _starred(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_key(value)
+    if isinstance(value, list | tuple):
+        return [_starred(one) for one in value]
+    return value if isinstance(value, int | float | None) else starred(str(value))

@@ -4,10 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, check_whole
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.search.space import Space, override
 from birthplace_lm.teachers import may_know_answers
+
+
+def check_search(search: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a setting of the search itself that is not of its kind."""
+    check_whole("search.trials", search["trials"], 0)
+    check_whole("search.failures", search["failures"], 1)  # so many trials in a row may fail
+    for part in ("space", "fixed"):
+        if not isinstance(search[part], Mapping):
+            raise ConfigError(f"search.{part}={search[part]}: names of settings and what they are is needed, {{…: …}}")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ checkpoint. No clock and no heartbeat has to be right for that.
 """
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -65,6 +66,7 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         with self._alone():
+            _mend(folder / "journal.log", folder / ".journal.lock")
             journal = JournalFileBackend(str(folder / "journal.log"), _JournalLock(folder / ".journal.lock"))
             self._storage = JournalStorage(journal)
             self._study = optuna.create_study(
@@ -164,6 +166,18 @@ def check_same_search(folder: Path, base: str, space: Mapping[str, Any]) -> None
     elif rows := differences(facts, found):
         table = "\n".join(f"  {key}: {ours} here, {theirs} there" for key, ours, theirs in rows)
         raise ConfigError(f"{folder} holds another search:\n{table}\ngive this one another search.name")
+
+
+def _mend(journal: Path, lock: Path) -> None:
+    """Cut off a last line that has no end, of a process that was killed or a disk that was full while it was written.
+
+    Optuna passes over it, but would write the next event on the same line, and never read the journal again.
+    """
+    held = _locked(lock, wait=True)
+    assert held
+    with held:
+        if journal.is_file() and (text := journal.read_bytes()) and not text.endswith(b"\n"):
+            os.truncate(journal, text.rfind(b"\n") + 1)
 
 
 def _locked(path: Path, wait: bool = False) -> TextIO | None:
