@@ -44,7 +44,7 @@ _CALLBACKS = {
     "ModelCheckpoint": _KEPT,
     "OnExceptionCheckpoint": _KEPT,
     "StochasticWeightAveraging": "averaging@pretrain.averaging=ema averages weights",
-    "Timer": "trainer.max_time=00:01:30:00 ends a session after an hour and a half",
+    "Timer": "trainer.max_time=00:01:30:00 ends a session after an hour and a half of training",
 }
 
 
