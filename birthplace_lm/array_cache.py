@@ -70,7 +70,13 @@ class ArrayCache:
         """Hold the lock of one entry, which ends with the process that holds it, however that ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / f".{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                told = (
+                    f"cannot lock files in {self.folder} ({error.strerror}): name another data.cache, or null for none"
+                )
+                raise PermissionError(error.errno, told) from None
             yield
 
 
@@ -78,6 +84,20 @@ def _write(place: Path, made_from: Mapping[str, Any], made: Entry) -> None:
     """Write an entry beside its place, then move it there; what a killed process left, or a bad entry, goes first."""
     part = place.with_name(f".{place.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        _fill(part, made_from, made)
+    except BaseException:  # a full disk: it is not to stay full of what nobody can use
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+    os.replace(part, place)
+    _sync(place.parent)
+
+
+def _fill(part: Path, made_from: Mapping[str, Any], made: Entry) -> None:
     part.mkdir()
     for name, array in made.arrays.items():
         np.save(part / f"{name}.npy", array, allow_pickle=False)
@@ -87,12 +107,6 @@ def _write(place: Path, made_from: Mapping[str, Any], made: Entry) -> None:
     (part / "entry.json").write_text(text, encoding="utf-8")
     for path in (*part.iterdir(), part):
         _sync(path)
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
-    os.replace(part, place)
-    _sync(place.parent)
 
 
 def _sum_of(entry: Mapping[str, Any]) -> str:

@@ -117,6 +117,8 @@ def _check_origins(config: Any, allowed: tuple[str, ...]) -> None:
             home = f"{getattr(found, '__module__', '')}.{name}"
             if not home.startswith(allowed):
                 raise ConfigError(f"{target} is {home}, which no configuration may call")
+            if allowed is OF_A_RUN and (name.startswith("_") or "_args_" in config):  # neither is what a run writes
+                raise ConfigError(f"{target} is called in a way that no run writes down, so it is not")
             if "." in name or not (inspect.isclass(found) or inspect.isfunction(found)):
                 raise ConfigError(f"{target} is no class or function of a module, so no configuration may call it")
             _check_kinds(str(target), found, config)

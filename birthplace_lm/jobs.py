@@ -151,7 +151,8 @@ def prepare(settings: dict[str, Any], chosen: Sequence[str], asks: bool = True) 
         job = Job(settings, folder, corpus, tokenizer, source, teachers, n_asked=n_asked)
         model = job.model()
     job = replace(job, pseudo_labelled=_pseudo_labelled(job, answering if asks else (), model.max_length))
-    check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length)
+    held_out = bool(settings["held_out_share"])
+    check_questions(corpus, tokenizer, settings["model"]["block_size"], model.max_length, held_out)
     steps = {}
     for stage in (stage for stage in STAGES if stage in settings["stages"]):
         steps[stage] = job.data(stage).plan.total_steps

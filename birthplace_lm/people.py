@@ -6,12 +6,15 @@ of all people are held, some 0.2 kB each.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from birthplace_lm.corpus import Corpus, Question, Questions
 from birthplace_lm.mapped_texts import chosen
+
+_logger = logging.getLogger(__name__)
 
 
 def select_people(corpus: Corpus, people: int, seed: int) -> Corpus:
@@ -28,6 +31,8 @@ def select_people(corpus: Corpus, people: int, seed: int) -> Corpus:
         return corpus
     drawn = set(_shuffled(names, f"select_people {seed}")[:people])
     documents = chosen(corpus.documents, (_owner(document, names) in drawn for document in corpus.documents))
+    if corpus.documents and not documents:
+        raise ValueError(_no_owner(people, len(corpus.documents), sorted(drawn)))
     train, dev, test = (_of(drawn, split) for split in splits)
     return Corpus(documents, train, dev, test)
 
@@ -64,8 +69,8 @@ def hold_out_people(corpus: Corpus, people: int, seed: int) -> Corpus:
 
     A model of the rest has seen neither their biographies nor a question about them, though another person's document
     may mention them. Dev people whom train asks about too are never drawn, and the number of train questions stays, so
-    that runs with and without held-out people compare. Raises ValueError for a negative number, and where no such
-    dev person would be left.
+    that runs with and without held-out people compare. Raises ValueError for a negative number, where no such dev
+    person would be left, and where none of them has a document; of some that have none a warning tells.
     """
     if people == 0:
         return corpus
@@ -78,7 +83,13 @@ def hold_out_people(corpus: Corpus, people: int, seed: int) -> Corpus:
         )
     held = set(_shuffled(names, f"hold_out_people {seed}")[:people])
     everybody = {q.name for split in (corpus.train, corpus.dev, corpus.test) for q in split}
-    theirs = bytearray(_owner(document, everybody) in held for document in corpus.documents)
+    owners = [_owner(document, everybody) for document in corpus.documents]
+    theirs = bytearray(owner in held for owner in owners)
+    if corpus.documents and (lost := sorted(held.difference(filter(None, owners)))):
+        told = _no_owner(len(held), len(corpus.documents), lost)
+        if len(lost) == len(held):
+            raise ValueError(told)
+        _logger.warning("%s: should one be about them under another name, it is trained on", told)
     return replace(
         corpus,
         documents=chosen(corpus.documents, (not taken for taken in theirs)),
@@ -86,6 +97,14 @@ def hold_out_people(corpus: Corpus, people: int, seed: int) -> Corpus:
         test=_of(held, corpus.test, others=True),
         unknown=_of(held, corpus.dev),
         unknown_documents=chosen(corpus.documents, theirs),
+    )
+
+
+def _no_owner(people: int, documents: int, lost: Sequence[str]) -> str:
+    named = ", ".join(map(repr, lost[:3])) + ", …" * (len(lost) > 3)
+    return (
+        f"of {people} people {len(lost)} have no document, among {documents:,}, that begins with their name and a full "
+        f'stop: {named} (a question is "Where was NAME born?")'
     )
 
 

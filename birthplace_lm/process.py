@@ -3,8 +3,10 @@
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 import torch
 
@@ -22,6 +24,7 @@ def set_up_process() -> Iterator[None]:
     entered, since other libraries may count on them; threads that torch started meanwhile go on without. That memory
     and products are kept changes no result, and stays.
     """
+    print_what_can_be()
     keep_freed_memory()
     keep_compiled_products()
     before = _flushes_subnormals()
@@ -30,6 +33,13 @@ def set_up_process() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+def print_what_can_be() -> None:
+    """Have what a terminal's or a file's encoding lacks printed as "?": a place's name, or ⁇, is worth no training."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def keep_freed_memory() -> bool:

@@ -8,13 +8,19 @@ def replace_file(path: Path, content: bytes | str) -> None:
     """Give the file this content, text as UTF-8, in one step: a reader, or a crash, sees the old file or the new one.
 
     Written beside the target, so that replacing never crosses file systems; synced, so that it survives a power cut.
-    The folder is made where it is missing.
+    The folder is made where it is missing. A link stays one, to a file of new content; what is neither file nor folder,
+    as /dev/stdout, is written to as it is.
     """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        path.write_bytes(data)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

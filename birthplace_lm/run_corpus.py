@@ -21,6 +21,10 @@ def with_held_out(corpus: Corpus, share: float) -> Corpus:
     if not share:
         return corpus
     train, held = hold_out(corpus.train, share, seed=0)
+    if not train:
+        raise ConfigError(
+            f"held_out_share={share} holds out all {len(held)} train questions: lower it, some are to be learned from"
+        )
     unknown = tuple(replace(question, answer=None) for question in corpus.unknown)
     return replace(corpus, train=train, dev=held, test=(), unknown=unknown)
 
@@ -44,7 +48,11 @@ def corpus_with_dev(folder: RunFolder, data: Path | None = None) -> tuple[Corpus
 def _with_and_without(folder: RunFolder, data: Path | None) -> tuple[Corpus, Corpus]:
     """The data of a run, with people held out as they were, and with nobody held out."""
     settings = folder.config()
+    if lacking := [key for key in ("data", "held_out_share", "seed") if key not in settings]:
+        raise ConfigError(f"{folder.root / 'config.yaml'} is of no run: it says nothing of {', '.join(lacking)}")
     node = dict(settings["data"])
+    if data and "dir" not in node:
+        raise ConfigError(f"{folder.root} was made from no files but an invented world: leave --data {data} out")
     if "dir" in node:
         node["dir"] = str(data) if data else os.environ.get("BIRTHPLACE_CS224N_DIR")
         if node["dir"] is None:
@@ -53,18 +61,27 @@ def _with_and_without(folder: RunFolder, data: Path | None) -> tuple[Corpus, Cor
         node["cache"] = str(cache) if cache.is_dir() else None  # what training kept there
     whole = build(node, OF_A_RUN).corpus()
     corpus = with_held_out(whole, settings["held_out_share"])
-    if sha256_of_corpus(corpus) != folder.data_fingerprint():
-        raise ConfigError(f"the data now found differ from those that {folder.root} was trained on")
+    if (found := sha256_of_corpus(corpus)) != (wanted := folder.data_fingerprint()):
+        where = f" in {node['dir']}" if "dir" in node else ""
+        told = f"the data now found{where} differ from those that {folder.root} was trained on"
+        mend = "; --data FOLDER names another folder" if where else ""
+        raise ConfigError(f"{told}: their sum is {found[:8]}…, not {wanted[:8] or 'on record'}…{mend}")
     return corpus, whole
 
 
-def check_questions(corpus: Corpus, tokenizer: CharTokenizer, block_size: int, longest: int) -> None:
-    """Raise ConfigError for a question with an unknown character, or one that does not fit the model with its ⁇."""
+def check_questions(
+    corpus: Corpus, tokenizer: CharTokenizer, block_size: int, longest: int, held_out: bool = False
+) -> None:
+    """Raise ConfigError for a question with an unknown character, or one that does not fit the model with its ⁇.
+
+    `held_out` says that people of the train questions stand in the place of dev, so that they are named as such.
+    """
     for split in ("train", "dev", "test"):
         if _all_fit(getattr(corpus, split), tokenizer, block_size if split == "train" else longest, split == "train"):
             continue
         for number, question in enumerate(getattr(corpus, split), start=1):
-            where = f"question {number} of {split} ({FILES[split]})"
+            file = FILES["train"] if held_out and split == "dev" else FILES[split]
+            where = f"question {number} of {'the held-out people' if held_out and split == 'dev' else split} ({file})"
             try:
                 tokenizer.encode(question.text + (question.answer or ""))
             except UnknownCharacterError as error:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -19,27 +19,27 @@ class RunInUseError(RuntimeError):
 def locked(root: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for this process; RunInUseError when a live one holds it.
 
-    A folder that cannot be written is a ConfigError, here, before any training.
+    A folder that cannot be written, or on a file system without locks, is a ConfigError, here, before any training.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = open(root / ".lock", "a+")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise ConfigError(
-            f"the run folder {root.resolve()} cannot be written ({error.strerror}): choose another paths.runs"
-        ) from None
-    with lock as file:
+    with ExitStack() as stack:
         try:
+            root.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(root / ".lock", "a+"))
             _take(file)
-        except OSError:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        except BlockingIOError:
             file.seek(0)
             raise RunInUseError(
                 f"{root} is in use by process {file.read().strip() or '?'}: wait for it or end it, "
                 "or change the seed or any setting for a folder of its own"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {root.resolve()} cannot be written and locked ({error.strerror}): choose another "
+                "paths.runs"
+            ) from None
         yield
 
 

@@ -22,13 +22,13 @@ One process at a time works in it: that one holds the lock on `.lock` (`run_lock
 import json
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from birthplace_lm import run_lock
-from birthplace_lm.architecture import build_model
+from birthplace_lm.architecture import ARCHITECTURE, build_model
 from birthplace_lm.composing import ConfigError, as_config_errors, load_config, save_config
 from birthplace_lm.corpus import sha256_of
 from birthplace_lm.provenance import provenance
@@ -93,7 +93,10 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         if not self.is_run():
             raise ConfigError(f"{self.root.resolve()} is no run folder: config.yaml or vocabulary.json is missing")
-        return load_config(self.root / "config.yaml")
+        config = load_config(self.root / "config.yaml")
+        if lacking := [part for part in ARCHITECTURE if not isinstance(config.get(part), Mapping)]:
+            raise ConfigError(f"{self.root / 'config.yaml'} is of no run: it says nothing of {', '.join(lacking)}")
+        return config
 
     def stages_wanted(self, config: Mapping[str, Any]) -> set[str]:
         """The stages that were asked for by the first command (`config`, the run's own) or the last that trained."""
@@ -169,7 +172,8 @@ class RunFolder:
         try:
             yield
         except Exception:
-            note.write_text(traceback.format_exc(), encoding="utf-8")
+            with suppress(OSError):  # on a full disk the error itself is what matters
+                note.write_text(traceback.format_exc(), encoding="utf-8")
             raise
 
     def update_metrics(self, **metrics: Any) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def evaluate(
     stages, main = folder.answering_stages(), folder.final_stage()
     metrics: dict[str, Any] = {"scored": []}
     everybody = corpus.names()
+    if folder.metrics():
+        folder.update_metrics(scored=[])  # until the end the answers may be others than those of the figures
     for stage in stages:
         prefix = "" if stage == main else f"{stage}."
         model = folder.load_model(stage)

@@ -1,5 +1,6 @@
 """Arrays made once: whatever is killed, damaged or put there by somebody else, what comes back is what was made."""
 
+import errno
 import json
 import logging
 import os
@@ -219,3 +220,22 @@ def test_several_processes_make_it_once(tmp_path: Path) -> None:
     processes = [maker(tmp_path / "cache", tmp_path / "log") for _ in range(4)]
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
     assert (tmp_path / "log").read_text() == "made\n"
+
+
+def test_a_full_disk_is_not_left_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("birthplace_lm.array_cache._sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        ArrayCache(tmp_path).entry("texts", {"a": 1}, lambda: Entry({"ids": np.arange(9)}, {}))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_a_file_system_without_locks_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(PermissionError, match=r"\(Function not implemented\): name another data\.cache, or null"):
+        ArrayCache(tmp_path).entry("texts", {"a": 1}, lambda: Entry({"ids": np.arange(9)}, {}))

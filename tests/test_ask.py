@@ -167,6 +167,23 @@ def test_a_calibration_that_is_not_defined_says_why(
 
 
 @pytest.mark.parametrize(
+    "card",
+    [
+        {"calibration": None},
+        {"calibration": {"temperature": 1.0}, "risk_steps": [step(0.1, 0.0)]},
+        {"calibration": {"temperature": "warm", "bias": 0.0}, "risk_steps": [step(0.1, 0.0)]},
+        {"calibration": SCALING, "risk_steps": [{}]},
+        {"places": 3},
+    ],
+)
+def test_a_card_that_nobody_writes_is_told_with_its_path(
+    card: dict[str, Any], finished: RunFolder, knowledge: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowledge(**card)
+    assert "knowledge.json is no card that birthplace-evaluate writes" in refused(finished, capsys, "Ada Vik")
+
+
+@pytest.mark.parametrize(
     ("name", "message"), [("Zoë", "character 'Z'"), ("Ada" * 30, "characters with its ⁇, this model sees at most 64")]
 )
 def test_a_name_that_cannot_be_asked_about(

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from birthplace_lm.architecture import build_model
 from birthplace_lm.composing import (
+    OF_A_RUN,
     ConfigError,
     build,
     check_targets,
@@ -203,6 +204,19 @@ def test_what_a_part_imports_is_not_called(target: str, what: str, tmp_path: Pat
         with pytest.raises(ConfigError, match=f"{target} is {what}, which no configuration may call"):
             build(node)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "birthplace_lm.sources.Folder", "_args_": ["FOLDER", False, 0, 0, 0, "CACHE"]},
+        {"_target_": "birthplace_lm.world._publish", "part": "FOLDER", "folder": "CACHE"},
+    ],
+)
+def test_a_run_folder_calls_nothing_in_a_way_that_no_run_writes_down(node: dict[str, Any], tmp_path: Path) -> None:
+    """By place a folder could be named past the keys that are looked at."""
+    with pytest.raises(ConfigError, match="is called in a way that no run writes down"):
+        build(node, OF_A_RUN)
 
 
 @pytest.mark.parametrize("target", ["birthplace_lm.replacing.replace_file", "birthplace_lm.replacing.os.getcwd"])

@@ -1,5 +1,6 @@
 """Held-out people are in nothing that is trained on or scored, in an invented world and in files alike."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import Corpus, Question, read_folder
-from birthplace_lm.people import hold_out_people
+from birthplace_lm.people import hold_out_people, select_people
 from birthplace_lm.run_corpus import with_held_out
 from birthplace_lm.sources import Folder, sha256_of_corpus
 from birthplace_lm.world import World
@@ -45,10 +47,51 @@ def test_the_same_folder_of_a_world_serves_any_number_of_held_out_people(tmp_pat
 
 
 def test_the_fingerprint_of_nobody_held_out_is_that_of_the_four_parts() -> None:
+    """Finished runs are found by it, so it may never become another for the same people."""
     corpus = World(people=40).corpus()
+    lines = [f"{q.text}\t{q.answer or ''}" for split in (corpus.train, corpus.dev, corpus.test) for q in split]
+    ends = [len(corpus.train), len(corpus.train) + len(corpus.dev)]
+    parts = ["\n".join(corpus.documents), *("\n".join(part) for part in (lines[: ends[0]], lines[ends[0] : ends[1]]))]
+    parts.append("\n".join(lines[ends[1] :]))
+    assert sha256_of_corpus(corpus) == hashlib.sha256("\n".join(parts).encode()).hexdigest()
     one = Question("Where was Ada Vik born?", "Oslo")
     added = Corpus(corpus.documents, corpus.train, corpus.dev, corpus.test, (one,))
-    assert sha256_of_corpus(added) != sha256_of_corpus(corpus)
+    whole = "\n".join([*parts, "Where was Ada Vik born?\tOslo"])
+    assert sha256_of_corpus(added) == hashlib.sha256(whole.encode()).hexdigest()
+
+
+def test_people_without_a_document_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Their biographies, under whatever name, would be trained on, and they be taken for people nobody wrote of."""
+    documents = ("Ada Vik. Born in Pau .", "Bo. Born in Oslo .", "Cy. Born in Rome .", "Di. Born in Lyon .")
+    ask = "Where was {} born?".format
+    train = (Question(ask("Ada Vik"), "Pau"),)
+    worded = tuple(Question(f"{name} was born in", "Oslo") for name in ("Bo", "Cy"))
+    with pytest.raises(
+        ValueError, match=r"of 1 people 1 have no document, among 4, .*: '(Bo|Cy) was born in' \(a quest"
+    ):
+        hold_out_people(Corpus(documents, train, worded, ()), 1, 0)
+    mistyped = tuple(Question(ask(name), "Oslo") for name in ("Bo", "Syy", "Di"))
+    corpus = Corpus(documents, train, mistyped, ())
+    seed = next(seed for seed in range(50) if _held(corpus, seed) == {"Bo", "Syy"})
+    caplog.clear()
+    held = hold_out_people(corpus, 2, seed)
+    assert held.unknown_documents == documents[1:2] and "of 2 people 1 have no document" in caplog.text
+    with pytest.raises(ValueError, match=r"of 2 people 2 have no document, among 1"):
+        select_people(Corpus(documents[:1], (), worded, mistyped), 2, 0)
+
+
+def _held(corpus: Corpus, seed: int) -> set[str]:
+    try:
+        return {question.name for question in hold_out_people(corpus, 2, seed).unknown}
+    except ValueError:
+        return set()
+
+
+@pytest.mark.parametrize("share", [1, 0.99])
+def test_who_holds_out_everybody_is_told_so(share: float) -> None:
+    corpus = World(people=40).corpus()
+    with pytest.raises(ConfigError, match=rf"held_out_share={share} holds out all \d+ train questions"):
+        with_held_out(corpus, share)
 
 
 @settings(max_examples=25)

@@ -112,6 +112,13 @@ class _SmallestSeen(pl.Callback):
 
 
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot be told")
+def test_what_an_encoding_lacks_ends_no_program() -> None:
+    code = "from birthplace_lm.process import set_up_process as s\nwith s(): print('Łódź ⁇ é', flush=True)"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=120)
+    assert done.stdout == "?ód? ? é\n".encode("latin-1")
+
+
 def test_a_training_computes_so(tmp_path: Path) -> None:
     torch.set_flush_denormal(False)
     seen = _SmallestSeen()

@@ -1,5 +1,6 @@
 """Whole runs on a tiny world: what they leave behind, how they go on, and what they refuse."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from birthplace_lm import scoring, stages
+from birthplace_lm.asking import Inquiry
 from birthplace_lm.checkpoints import CheckpointEvery
 from birthplace_lm.cli import ask, evaluate
 from birthplace_lm.composing import ConfigError
@@ -23,6 +25,7 @@ from birthplace_lm.evaluation.exact_match import read_predictions
 from birthplace_lm.finiteness import NonFiniteLossError
 from birthplace_lm.history import CsvHistory, read_history
 from birthplace_lm.jobs import prepare
+from birthplace_lm.run_corpus import corpus_of
 from birthplace_lm.run_lock import RunInUseError
 from birthplace_lm.runs import RunFolder
 from birthplace_lm.stages import run
@@ -404,6 +407,56 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with folder.locked(), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()}"):
         tiny_run(tmp_path, "stages=[]")
     tiny_run(tmp_path, "stages=[]")
+
+
+def test_a_file_system_without_locks_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(ConfigError, match=r"cannot be written and locked \(Function not implemented\)"):
+        tiny_run(tmp_path, "stages=[]")
+
+
+@pytest.mark.parametrize(
+    ("text", "lacking"),
+    [
+        ("{}", "model, attention, positions"),
+        ("{attention: x, model: {}, positions: {}, data: {}}", "attention"),
+        ("{attention: {}, model: {}, positions: {}, data: {}}", "held_out_share, seed"),
+    ],
+)
+def test_a_configuration_of_no_run_is_told_with_what_it_lacks(text: str, lacking: str, tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "stages=[]")
+    (folder.root / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"is of no run: it says nothing of {lacking}$"):
+        corpus_of(folder)
+
+
+def test_what_is_asked_anew_is_not_scored_until_all_of_it_is(
+    finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill leaves it: predictions of one question, figures of all."""
+    folder = RunFolder(shutil.copytree(finished.root, tmp_path / "copy"))
+    assert folder.is_scored()
+    monkeypatch.setattr(scoring, "print_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        scoring.evaluate(folder, corpus_of(folder), inquiry=Inquiry(at_most=1))
+    assert not folder.is_scored()
+    monkeypatch.setattr(scoring, "answer_questions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    folder.update_metrics(scored=folder.answering_stages())
+    with pytest.raises(KeyboardInterrupt):
+        scoring.evaluate(folder, corpus_of(folder))
+    assert not folder.is_scored()
+
+
+def test_an_error_on_a_full_disk_stays_that_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UnfinishedError, match="stopped"), RunFolder(tmp_path).errors_noted():
+        raise UnfinishedError("stopped")
 
 
 def test_fast_dev_run_goes_through_every_stage(tmp_path: Path) -> None:

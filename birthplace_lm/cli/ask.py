@@ -68,9 +68,21 @@ def _lines(options: argparse.Namespace) -> list[str]:
 
 def _judgement(folder: "RunFolder") -> dict[str, Any]:
     """knowledge.json, or nothing where it judged other weights than those that answer now."""
+    from birthplace_lm.composing import ConfigError
+    from birthplace_lm.decoding import Answer
     from birthplace_lm.runs import read_json
 
     knowledge = read_json(folder.root / "knowledge.json")
+    try:
+        if _is_calibrated(knowledge):
+            _judged(Answer("", 0.0, True), knowledge, KNOWN_RISK)
+        places = [str(place) for place in knowledge.get("places", ())]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{folder.root / 'knowledge.json'} is no card that birthplace-evaluate writes ({type(error).__name__}: "
+            f"{error}): birthplace-evaluate {folder.root} writes it anew"
+        ) from None
+    knowledge |= {"places": places} if places else {}
     if not knowledge or not folder.is_trained_further(folder.metrics()):
         return knowledge
     mend = f"birthplace-evaluate {folder.root}"

@@ -1,5 +1,6 @@
 """Errors that a user can mend are told in plain words; all others keep their traceback."""
 
+import errno
 import os
 import sys
 import traceback
@@ -10,6 +11,7 @@ from birthplace_lm.attention_maps import UnreadableError
 from birthplace_lm.composing import ConfigError
 from birthplace_lm.corpus import CorpusError
 from birthplace_lm.finiteness import NonFiniteLossError
+from birthplace_lm.process import print_what_can_be
 from birthplace_lm.ranks import RankError
 from birthplace_lm.run_lock import RunInUseError
 from birthplace_lm.stopping import UnfinishedError, interruptible
@@ -37,9 +39,17 @@ TOLD = (
 )
 
 
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # of an OSError: no room, or not to be written
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether a user can mend it, so that a line says more than a traceback."""
+    return isinstance(error, TOLD) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)
+
+
 def tell(error: Exception) -> None:
     """Print what is wrong: where a user can mend it in a line, and where it came from if HYDRA_FULL_ERROR=1 asks so."""
-    told = isinstance(error, TOLD)
+    told = is_told(error)
     if not told or os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
         traceback.print_exception(error)
     if told:
@@ -49,9 +59,12 @@ def tell(error: Exception) -> None:
 @contextmanager
 def in_plain_words() -> Iterator[None]:
     """Tell of an error that a user can mend and exit with status 2, or 130 where the user interrupted."""
+    print_what_can_be()
     with interruptible():
         try:
             yield
-        except TOLD as error:
+        except Exception as error:
+            if not is_told(error):
+                raise
             tell(error)
             sys.exit(2)
