@@ -669,9 +669,10 @@ def test_a_journal_whose_last_line_was_cut_off_is_gone_on_with(tmp_path: Path) -
         study.tell(trial, 0.5, TrialState.COMPLETE)
     journal = study.folder / "journal.log"
     whole = journal.read_bytes()
-    journal.write_bytes(whole + b'{"op_code": 4, "trial')
+    half = b'{"op_code": 4, "trial'
+    journal.write_bytes(whole + half)
     again = study_in(tmp_path)
-    assert journal.read_bytes() == whole
+    assert journal.read_bytes().startswith(whole) and half not in journal.read_bytes()
     with again.claimed(2) as trial:
         assert trial
         again.tell(trial, 0.25, TrialState.COMPLETE)
