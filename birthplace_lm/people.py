@@ -83,10 +83,13 @@ def hold_out_people(corpus: Corpus, people: int, seed: int) -> Corpus:
         )
     held = set(_shuffled(names, f"hold_out_people {seed}")[:people])
     everybody = {q.name for split in (corpus.train, corpus.dev, corpus.test) for q in split}
-    owners = [_owner(document, everybody) for document in corpus.documents]
-    theirs = bytearray(owner in held for owner in owners)
-    if corpus.documents and (lost := sorted(held.difference(filter(None, owners)))):
-        told = _no_owner(len(held), len(corpus.documents), lost)
+    theirs, lost = bytearray(), set(held)
+    for document in corpus.documents:
+        owner = _owner(document, everybody)
+        theirs.append(owner in held)
+        lost.discard(owner or "")
+    if corpus.documents and lost:
+        told = _no_owner(len(held), len(corpus.documents), sorted(lost))
         if len(lost) == len(held):
             raise ValueError(told)
         _logger.warning("%s: should one be about them under another name, it is trained on", told)

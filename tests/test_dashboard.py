@@ -68,6 +68,20 @@ def board(home: Path) -> dict[str, Any]:
     return read_json(home / "board.json")
 
 
+@pytest.mark.parametrize(
+    ("project", "entity", "found"), [("foo", "me", ("foo", "me")), ("", "", ("birthplace_lm", ""))]
+)
+def test_the_dashboard_goes_where_the_runs_go(
+    project: str, entity: str, found: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb_workspaces")
+    monkeypatch.setenv("WANDB_PROJECT", project)
+    monkeypatch.setenv("WANDB_ENTITY", entity)
+    dashboard.main(["--json", str(tmp_path / "board.json")])
+    board = read_json(tmp_path / "board.json")
+    assert (board["project"], board["entity"]) == found
+
+
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for section in board["spec"]["section"]["panelBankConfig"]["sections"] for panel in section["panels"]]
 

@@ -368,6 +368,7 @@ def test_without_standard_output_nothing_is_shown(monkeypatch: pytest.MonkeyPatc
         (ConfigError("a wrong key"), "0", False, True),
         (ConfigError("a wrong key"), "1", True, True),
         (OSError(errno.ENOSPC, "a wrong key"), "0", False, True),
+        (ModuleNotFoundError("a wrong key"), "0", False, True),
         (OSError(errno.EIO, "a bug"), "0", True, False),
         (KeyError("a bug"), "0", True, False),
     ],

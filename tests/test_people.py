@@ -3,16 +3,19 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, save_config
 from birthplace_lm.corpus import Corpus, Question, read_folder
 from birthplace_lm.people import hold_out_people, select_people
-from birthplace_lm.run_corpus import with_held_out
+from birthplace_lm.run_corpus import check_questions, corpus_of, with_held_out
+from birthplace_lm.runs import RunFolder, write_json
 from birthplace_lm.sources import Folder, sha256_of_corpus
+from birthplace_lm.tokenizer import CharTokenizer
 from birthplace_lm.world import World
 
 
@@ -85,6 +88,38 @@ def _held(corpus: Corpus, seed: int) -> set[str]:
         return {question.name for question in hold_out_people(corpus, 2, seed).unknown}
     except ValueError:
         return set()
+
+
+def test_a_question_that_cannot_be_asked_is_named_by_whose_it_is() -> None:
+    ask = Question("Where was Ada Vik born?", "Oslo")
+    corpus, tokenizer = Corpus((), (), (ask,), ()), CharTokenizer.fit(["Ada"])
+    for held_out, named in ((False, r"question 1 of dev \(birth_dev\.tsv\)"),
+                            (True, r"question 1 of the held-out people \(birth_places_train\.tsv\)")):  # fmt: skip
+        with pytest.raises(ConfigError, match=named):
+            check_questions(corpus, tokenizer, 64, 64, held_out)
+
+
+def test_other_data_than_a_runs_own_are_told_with_both_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, people in (("own", 40), ("other", 41)):
+        (tmp_path / name).mkdir()
+        World(people=people).write(tmp_path / name)
+    sums = {name: sha256_of_corpus(read_folder(tmp_path / name))[:8] for name in ("own", "other")}
+    folder = RunFolder(tmp_path / "run")
+    node = {"_target_": "birthplace_lm.sources.Folder", "dir": None}
+    parts: dict[str, Any] = {"model": {}, "attention": {}, "positions": {}, "seed": 0, "held_out_share": 0}
+    folder.create({**parts, "data": node}, CharTokenizer.fit(["Ada"]))
+    write_json(
+        folder.root / "provenance.json", {"sessions": [{"data": sha256_of_corpus(read_folder(tmp_path / "own"))}]}
+    )
+    monkeypatch.delenv("BIRTHPLACE_CS224N_DIR", raising=False)
+    assert corpus_of(folder, tmp_path / "own") == read_folder(tmp_path / "own")
+    monkeypatch.setenv("BIRTHPLACE_CS224N_DIR", str(tmp_path / "other"))
+    told = rf"the data now found in {tmp_path / 'other'} .* {sums['other']}…, not {sums['own']}…; --data FOLDER names"
+    with pytest.raises(ConfigError, match=told):
+        corpus_of(folder)
+    save_config({**parts, "data": {"_target_": "birthplace_lm.world.World"}}, folder.root / "config.yaml")
+    with pytest.raises(ConfigError, match="was made from no files but an invented world: leave --data"):
+        corpus_of(folder, tmp_path / "own")
 
 
 @pytest.mark.parametrize("share", [1, 0.99])

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from birthplace_lm.cli import ranks, search, sweeps, train
 from birthplace_lm.cli.ranks import INTERRUPTED
 from birthplace_lm.commits import hide_environment, origin
-from birthplace_lm.composing import ConfigError
+from birthplace_lm.composing import ConfigError, plain
 from birthplace_lm.ranks import Rank, RankError
 from birthplace_lm.runs import RunFolder
 from tests.test_configs import composed
@@ -208,6 +209,23 @@ def test_ranks_that_were_stopped_before_they_could_hear_it_stop_the_sweep_too(
             assert isinstance(ended.value, SystemExit) and ended.value.code == 128 + signal.SIGTERM
             (row,) = (json.loads(line) for line in (tmp_path / "record").read_text().splitlines())
             assert (row["overrides"], row["status"]) == (["seed=1"], "interrupted")
+
+
+def test_ranks_are_told_what_their_settings_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no Hydra, nor another environment's word, to look anything up in; what only looks so is text."""
+    rank = SimpleNamespace(returncode=0, kill=lambda: None, wait=lambda: None)
+    told: list[dict[str, Any]] = []
+
+    def process(_: Rank, folder: Path, __: Any) -> Any:
+        told.append(plain(OmegaConf.create(json.loads((folder / "job.json").read_text())["config"])))
+        monkeypatch.setenv("A_NOTE", "another")
+        return rank
+
+    monkeypatch.setattr(ranks, "_process", process)
+    monkeypatch.setattr(ranks, "_watch", lambda _: set())
+    monkeypatch.setenv("A_NOTE", "costs ${HOME}")
+    ranks._start(composed(*TINY, "wandb.notes='${oc.env:A_NOTE}'"), {}, [], None, 2)
+    assert [settings["wandb"]["notes"] for settings in told] == ["costs ${HOME}"] * 2
 
 
 @pytest.mark.parametrize(("said", "each"), [(None, 4), ("6", 3), ("1", 1), ("64", 4), ("junk", 4)])
