@@ -27,8 +27,9 @@ def locked(root: Path) -> Iterator[None]:
             file = stack.enter_context(open(root / ".lock", "a+"))
             _take(file)
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            os.write(
+                file.fileno(), str(os.getpid()).encode()
+            )  # past the buffer, which closing would try to empty again
         except BlockingIOError:
             file.seek(0)
             raise RunInUseError(

@@ -418,6 +418,18 @@ def test_a_file_system_without_locks_is_told_as_such(tmp_path: Path, monkeypatch
         tiny_run(tmp_path, "stages=[]")
 
 
+def test_a_disk_that_is_full_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match=r"written and locked \(No space left on"):
+        patched.setattr("birthplace_lm.run_lock.os.write", full)
+        with RunFolder(tmp_path / "run").locked():
+            pass
+    with RunFolder(tmp_path / "run").locked():  # nobody holds it any more
+        assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
+
+
 @pytest.mark.parametrize(
     ("text", "lacking"),
     [

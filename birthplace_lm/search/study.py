@@ -66,7 +66,8 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         with self._alone():
-            _mend(folder / "journal.log", folder / ".journal.lock")
+            with self._alone(".journal.lock"):
+                _mend(folder / "journal.log")
             journal = JournalFileBackend(str(folder / "journal.log"), _JournalLock(folder / ".journal.lock"))
             self._storage = JournalStorage(journal)
             self._study = optuna.create_study(
@@ -168,16 +169,13 @@ def check_same_search(folder: Path, base: str, space: Mapping[str, Any]) -> None
         raise ConfigError(f"{folder} holds another search:\n{table}\ngive this one another search.name")
 
 
-def _mend(journal: Path, lock: Path) -> None:
+def _mend(journal: Path) -> None:
     """Cut off a last line that has no end, of a process that was killed or a disk that was full while it was written.
 
     Optuna passes over it, but would write the next event on the same line, and never read the journal again.
     """
-    held = _locked(lock, wait=True)
-    assert held
-    with held:
-        if journal.is_file() and (text := journal.read_bytes()) and not text.endswith(b"\n"):
-            os.truncate(journal, text.rfind(b"\n") + 1)
+    if journal.is_file() and (text := journal.read_bytes()) and not text.endswith(b"\n"):
+        os.truncate(journal, text.rfind(b"\n") + 1)
 
 
 def _locked(path: Path, wait: bool = False) -> TextIO | None:
